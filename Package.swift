@@ -1,0 +1,88 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+let settings: [SwiftSetting] = [
+  .swiftLanguageMode(.v6),
+  .enableUpcomingFeature("ExistentialAny"),
+  .enableUpcomingFeature("MemberImportVisibility"),
+  .enableUpcomingFeature("InternalImportsByDefault"),
+  .treatAllWarnings(as: .error),
+]
+
+/// A module of ours: dependencies are spelled by name, as in the picture in docs/architecture.md.
+func module(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+  .target(name: name, dependencies: dependencies, swiftSettings: settings)
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency], resources: [Resource] = []) -> Target {
+  .testTarget(
+    name: name, dependencies: dependencies, resources: resources, swiftSettings: settings)
+}
+
+/// What goes into the binary; ArchitectureTests holds this list against the folder. Names flatten, so a basename occurs once.
+let embedded = [
+  "builtin/deploy.yml",
+  "builtin/rollback.yml",
+]
+
+let package = Package(
+  name: "orchestrate",
+  platforms: [.macOS(.v15)],
+  products: [.executable(name: "orchestrate", targets: ["orchestrate"])],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+    .package(url: "https://github.com/swiftlang/swift-subprocess", from: "1.0.2"),
+  ],
+  targets: [
+    .executableTarget(
+      name: "orchestrate", dependencies: ["Commands"], swiftSettings: settings),
+    module(
+      "Commands",
+      [
+        "Views", "Steps", "Engine", "Inventory", "SSH", "HTTP", "Crypto", "Playbooks", "Diagnostics",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "Subprocess", package: "swift-subprocess"),
+      ]),
+    module("Views", ["Engine", "Diagnostics"]),
+    module("Steps", ["Engine", "Inventory", "Playbooks", "Diagnostics"]),
+    module("Engine", ["Inventory", "Playbooks", "Diagnostics"]),
+    module("Inventory", ["ConfigSource", "Diagnostics"]),
+    module("ConfigSource", ["Diagnostics", .product(name: "Yams", package: "Yams")]),
+    module("SSH", ["CLibSSH2", "COpenSSL", "Diagnostics"]),
+    module("HTTP", ["CLibCurl", "Diagnostics"]),
+    module("Crypto", ["COpenSSL", "Diagnostics"]),
+    module("Diagnostics"),
+
+    // The built-in playbooks, host scripts and templates, embedded in the binary.
+    .target(
+      name: "Playbooks", path: "playbooks",
+      resources: embedded.map { .embedInCode($0) },
+      swiftSettings: [.swiftLanguageMode(.v6)]),
+
+    // One door per C library.
+    .systemLibrary(
+      name: "CLibSSH2", pkgConfig: "libssh2",
+      providers: [.apt(["libssh2-1-dev"]), .brew(["libssh2"])]),
+    .systemLibrary(
+      name: "COpenSSL", pkgConfig: "libcrypto",
+      providers: [.apt(["libssl-dev"]), .brew(["openssl@3"])]),
+    .target(name: "CLibCurl", dependencies: ["CLibCurlSystem"]),
+    .systemLibrary(
+      name: "CLibCurlSystem", pkgConfig: "libcurl",
+      providers: [.apt(["libcurl4-openssl-dev"]), .brew(["curl"])]),
+
+    tests("DiagnosticsTests", ["Diagnostics"]),
+    tests("InventoryTests", ["Inventory", "ConfigSource", "Diagnostics"]),
+    tests("SSHTests", ["SSH", "Diagnostics"]),
+    tests("CryptoTests", ["Crypto"]),
+    tests("HTTPTests", ["HTTP"]),
+    tests("EngineTests", ["Engine", "Inventory", "Diagnostics"]),
+    tests("StepsTests", ["Steps", "Engine", "Inventory", "Diagnostics"]),
+    tests("ViewsTests", ["Views", "Engine", "Diagnostics"]),
+    tests(
+      "CommandsTests",
+      ["Commands", "Steps", "Engine", "Inventory", "Views", "Diagnostics"]),
+    tests("ArchitectureTests", []),
+  ]
+)

@@ -1,0 +1,56 @@
+/// What a deployment would change, by step: a value, shown before it is applied.
+public struct Plan: Sendable, Equatable, Codable {
+  public var environment: String
+  public var app: String
+  /// Version that runs now, if any.
+  public var from: String?
+  public var to: String
+  public var steps: [StepPlan]
+  /// Faults that forbid the deployment, found while planning (preflight): all of them.
+  public var problems: [String] = []
+  public var warnings: [String] = []
+  public var isEmpty: Bool { steps.allSatisfy { $0.changes.isEmpty } }
+
+  public init(environment: String, app: String, from: String?, to: String, steps: [StepPlan] = []) {
+    self.environment = environment
+    self.app = app
+    self.from = from
+    self.to = to
+    self.steps = steps
+  }
+}
+
+public struct StepPlan: Sendable, Equatable, Codable {
+  public var step: String
+  public var kind: String
+  public var changes: [Change]
+  /// The step was left out by `--skip`.
+  public var skipped: Bool = false
+
+  public init(step: String, kind: String, changes: [Change]) {
+    self.step = step
+    self.kind = kind
+    self.changes = changes
+  }
+}
+
+/// One thing that a step would do.
+public struct Change: Sendable, Equatable, Codable {
+  public enum Action: String, Sendable, Codable {
+    case create, update, delete, recreate, run, unknown
+  }
+  public var action: Action
+  /// What is changed: `service bot`, `env LOG_LEVEL`, `image bot`, `migration 0003`, `file redis.conf`.
+  public var subject: String
+  /// Lines of the difference, each beginning with `+`, `-`, `~` or a blank. Never a secret.
+  public var detail: [String]
+  /// Data may be lost by it, or by undoing it: asks, or needs its flag.
+  public var losesData: Bool
+
+  public init(_ action: Action, _ subject: String, detail: [String] = [], losesData: Bool = false) {
+    self.action = action
+    self.subject = subject
+    self.detail = detail
+    self.losesData = losesData
+  }
+}

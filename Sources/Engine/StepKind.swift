@@ -1,0 +1,148 @@
+public import Inventory
+
+/// A kind of step: what it would change, and what travels to the host so that the host can do and undo it.
+///
+/// The scripts are files (playbooks/steps/<kind>.apply.sh and .undo.sh); parameters reach them as the quoted assignments of `params`.
+public protocol StepKind: Sendable {
+  /// What the step would change. Called after the preparing steps have run, so that the context knows images and configuration.
+  func plan(_ context: StepContext) throws -> [Change]
+  /// What travels to the host. No I/O.
+  func payload(_ context: StepContext) throws -> StepPayload
+}
+
+/// When a step runs relative to the plan and to the commit.
+public enum StepPhase: Int, Sendable, Comparable {
+  /// Before the plan is shown: changes nothing that anybody could notice (preflight, release, env, pull).
+  case prepare
+  /// After the plan was accepted.
+  case change
+  /// After the commit: can't fail the deployment.
+  case after
+
+  public static func < (left: StepPhase, right: StepPhase) -> Bool { left.rawValue < right.rawValue }
+}
+
+/// A step directory's content (docs/runner.md, "Steps").
+public struct StepPayload: Sendable, Equatable {
+  public enum Side: String, Sendable { case host, client, commit }
+
+  public struct File: Sendable, Equatable {
+    /// Relative to the step directory.
+    public var path: String
+    public var mode: Int
+    public var bytes: [UInt8]
+    public init(_ path: String, mode: Int = 0o600, bytes: [UInt8]) {
+      self.path = path
+      self.mode = mode
+      self.bytes = bytes
+    }
+  }
+
+  /// Basename of the scripts in the bundle (`steps/<script>.apply.sh`).
+  public var script: String
+  public var side: Side
+  /// Enforced by the host.
+  public var timeout: Duration
+  /// From here on something that users could notice may have changed.
+  public var changes: Bool
+  public var hasUndo: Bool
+  public var parameters: [(name: String, value: String)]
+  public var files: [File]
+
+  public init(
+    script: String, side: Side = .host, timeout: Duration, changes: Bool = false, hasUndo: Bool = false,
+    parameters: [(name: String, value: String)] = [], files: [File] = []
+  ) {
+    self.script = script
+    self.side = side
+    self.timeout = timeout
+    self.changes = changes
+    self.hasUndo = hasUndo
+    self.parameters = parameters
+    self.files = files
+  }
+
+  public static func == (left: StepPayload, right: StepPayload) -> Bool {
+    left.script == right.script && left.side == right.side && left.timeout == right.timeout && left.changes == right.changes
+      && left.hasUndo == right.hasUndo && left.files == right.files
+      && left.parameters.elementsEqual(right.parameters, by: { $0 == $1 })
+  }
+}
+
+/// Everything that a step may know when it plans and packs. A value.
+public struct StepContext: Sendable {
+  public var inventory: Inventory
+  public var version: String
+  /// The deployment's number; 0 in `plan`, which takes no lock.
+  public var number: Int
+  public var facts: HostFacts
+  /// The running release, and what it runs (its effective.json), if there is one.
+  public var current: Release?
+  public var currentConfig: ComposeConfig?
+  /// The new configuration as Compose on the host parsed it (after the env step); nil before.
+  public var config: ComposeConfig?
+  /// After pull: what each service's image reference resolved to.
+  public var images: [String: Release.Image]
+  /// Env values for the release by name (secret or not), in the template's order; nil: no template.
+  public var env: [EnvValue]?
+  /// Facts that steps of this deployment have reported so far: step name → key → value.
+  public var reported: [String: [String: JSONValue]]
+  public var options: DeployOptions
+  /// Text of the playbook that is being run, for release.json.
+  public var playbookText: String
+  /// Files of the project, read by the client: path relative to the project folder → content and mode.
+  public var projectFiles: [String: StepPayload.File]
+  /// Rollback: the release that is gone back to.
+  public var target: Release?
+  /// Lowercase hex SHA-256.
+  public var sha256: @Sendable ([UInt8]) -> String
+
+  public init(
+    inventory: Inventory, version: String, number: Int, facts: HostFacts, options: DeployOptions = DeployOptions(),
+    playbookText: String = "", sha256: @escaping @Sendable ([UInt8]) -> String
+  ) {
+    self.inventory = inventory
+    self.version = version
+    self.number = number
+    self.facts = facts
+    self.options = options
+    self.playbookText = playbookText
+    self.sha256 = sha256
+    images = [:]
+    reported = [:]
+    projectFiles = [:]
+  }
+}
+
+/// A value of the env file with where it came from.
+public struct EnvValue: Sendable, Equatable {
+  public var name: String
+  public var value: String
+  public var isSecret: Bool
+  /// `fixed`, `default`, or the raw value of the `EnvSource`.
+  public var origin: String
+  public init(name: String, value: String, isSecret: Bool, origin: String) {
+    self.name = name
+    self.value = value
+    self.isSecret = isSecret
+    self.origin = origin
+  }
+}
+
+public struct DeployOptions: Sendable, Equatable {
+  public var skip: Set<String> = []
+  public var include: Set<String> = []
+  public var acceptDataLoss = false
+  public init() {}
+}
+
+/// What the host said about itself (docs/runner.md, "Facts").
+public struct HostFacts: Sendable, Equatable {
+  public var values: [String: String]
+  public init(_ values: [String: String] = [:]) { self.values = values }
+
+  public subscript(key: String) -> String { values[key] ?? "" }
+  public func integer(_ key: String) -> Int64? { Int64(self[key]) }
+  public var currentRelease: Int? { Int(self["current"]) }
+  public var hasSudo: Bool { self["sudo"] == "1" }
+}

@@ -1,0 +1,17 @@
+/// A file that travels to the host, or stands in for one that the user doesn't have.
+public struct EmbeddedFile: Sendable {
+  /// As it is called in the bundle on the host (`steps/backup.apply.sh`), or as a playbook (`deploy.yml`).
+  public let path: String
+  public let bytes: [UInt8]
+}
+
+public enum Playbooks {
+  /// The built-in playbooks, by name.
+  public static let builtin: [EmbeddedFile] = [
+    EmbeddedFile(path: "deploy.yml", bytes: PackageResources.deploy_yml),
+    EmbeddedFile(path: "rollback.yml", bytes: PackageResources.rollback_yml),
+  ]
+
+  /// The host's side: attach, runner, library and the steps' scripts. Sent once as a tar (docs/runner.md).
+  public static let bundle: [EmbeddedFile] = []
+}
