@@ -1,0 +1,177 @@
+public import Diagnostics
+
+/// A full-duplex stream to a process on the host: an exec channel of SSH, or pipes in tests.
+public protocol ByteChannel: Sendable {
+  func write(_ bytes: [UInt8]) async throws
+  /// The next chunk, in order of arrival; nil at the end.
+  func read() async throws -> ByteChunk?
+  func close() async
+}
+
+public enum ByteChunk: Sendable, Equatable {
+  case output([UInt8])
+  case error([UInt8])
+}
+
+/// A reply of attach.sh: its tag and its body.
+public struct Reply: Sendable, Equatable {
+  public var tag: String
+  public var body: [UInt8]
+  public init(tag: String, body: [UInt8] = []) {
+    self.tag = tag
+    self.body = body
+  }
+  public var text: String { String(decoding: body, as: UTF8.self) }
+}
+
+/// The conversation with attach.sh on one host (docs/runner.md, "The channel").
+///
+/// Requests may be made from several tasks at once; they are sent in the order of the calls, and many may be under way: each costs no round trip of
+/// its own when the next doesn't wait for it. The log has one consumer.
+public actor Attachment {
+  public nonisolated let host: String
+  private let channel: any ByteChannel
+  private let bundle: HostBundle
+  private var pending: [CheckedContinuation<Reply, any Error>] = []
+  private var outgoing: [[UInt8]] = []
+  private var writerWaits: CheckedContinuation<Void, Never>?
+  private var failure: (any Error)?
+  private var replyBuffer: [UInt8] = []
+  private var greeted = false
+  private var parser: DeploymentLogParser?
+  private let logStream: AsyncThrowingStream<LogItem, any Error>
+  private let logContinuation: AsyncThrowingStream<LogItem, any Error>.Continuation
+  private var tasks: [Task<Void, Never>] = []
+  /// Exchanges in which the client had to wait for the host before it could go on.
+  public private(set) var waits = 0
+
+  public init(host: String, channel: any ByteChannel, bundle: HostBundle) {
+    self.host = host
+    self.channel = channel
+    self.bundle = bundle
+    (logStream, logContinuation) = AsyncThrowingStream.makeStream()
+  }
+
+  /// Begins reading and writing. Call once.
+  public func start() {
+    tasks.append(Task { await self.readLoop() })
+    tasks.append(Task { await self.writeLoop() })
+  }
+
+  /// The deployment's log from where `follow` or `open` began; ends with the connection (throws), or with `close`.
+  public nonisolated var log: AsyncThrowingStream<LogItem, any Error> { logStream }
+
+  /// Sends a message and waits for its reply. Throws what broke the connection.
+  public func request(_ line: String, body: [UInt8]? = nil) async throws -> Reply {
+    if let failure { throw failure }
+    waits += 1
+    return try await withCheckedThrowingContinuation { continuation in
+      pending.append(continuation)
+      enqueue(Array((line + "\n").utf8) + (body ?? []))
+    }
+  }
+
+  /// From now on stdout is the log of a deployment whose events bear this nonce.
+  public func expectLog(nonce: String, offset: Int = 0) { parser = DeploymentLogParser(offset: offset, nonce: nonce) }
+
+  /// Says goodbye and closes; never throws, never waits for the host.
+  public func close() async {
+    enqueue(Array("bye\n".utf8))
+    fail(with: OrchestrateError(.outcomeUnknown, "the connection was closed", host: host), close: true)
+    await channel.close()
+    for task in tasks { task.cancel() }
+  }
+
+  // MARK: - Writing
+
+  private func enqueue(_ bytes: [UInt8]) {
+    outgoing.append(bytes)
+    writerWaits?.resume()
+    writerWaits = nil
+  }
+
+  private func writeLoop() async {
+    while failure == nil {
+      if outgoing.isEmpty || !greeted {
+        await withCheckedContinuation { writerWaits = $0 }
+        continue
+      }
+      let batch = Array(outgoing.joined())
+      outgoing.removeAll()
+      do { try await channel.write(batch) } catch { fail(with: error) }
+    }
+  }
+
+  // MARK: - Reading
+
+  private func readLoop() async {
+    do {
+      while let chunk = try await channel.read() {
+        switch chunk {
+        case .output(let bytes):
+          guard parser != nil else { continue }
+          for item in parser!.append(bytes) { logContinuation.yield(item) }
+        case .error(let bytes):
+          replyBuffer += bytes
+          try await takeReplies()
+        }
+      }
+      throw OrchestrateError(
+        .outcomeUnknown, "the host's side of the conversation ended", host: host,
+        cause: replyBuffer.isEmpty ? nil : String(decoding: replyBuffer, as: UTF8.self))
+    } catch {
+      fail(with: error)
+    }
+  }
+
+  private func takeReplies() async throws {
+    while let feed = replyBuffer.firstIndex(of: 0x0a) {
+      let line = String(decoding: replyBuffer[..<feed], as: UTF8.self)
+      if !greeted {
+        guard line == "H" || line == "N" else {
+          // A login banner or a shell's complaint on stderr; an `error` reply of the stub tells why it can't go on.
+          if let (tag, count) = Self.header(line), tag == "error" {
+            guard replyBuffer.count >= feed + 1 + count else { return }
+            let text = String(decoding: replyBuffer[(feed + 1)..<(feed + 1 + count)], as: UTF8.self)
+            throw OrchestrateError(.failed, "the host can't be worked with", host: host, cause: text)
+          }
+          replyBuffer.removeFirst(feed + 1)
+          continue
+        }
+        replyBuffer.removeFirst(feed + 1)
+        if line == "N" { try await channel.write(Array("\(bundle.tar.count)\n".utf8) + bundle.tar) }
+        greeted = true
+        writerWaits?.resume()
+        writerWaits = nil
+        continue
+      }
+      guard let (tag, count) = Self.header(line) else {
+        throw OrchestrateError(.internalFault, "the host answered out of turn: \(line.prefix(200))", host: host)
+      }
+      guard replyBuffer.count >= feed + 1 + count else { return }
+      let body = Array(replyBuffer[(feed + 1)..<(feed + 1 + count)])
+      replyBuffer.removeFirst(feed + 1 + count)
+      guard !pending.isEmpty else {
+        throw OrchestrateError(.internalFault, "the host answered what nobody asked: \(tag)", host: host)
+      }
+      pending.removeFirst().resume(returning: Reply(tag: tag, body: body))
+    }
+  }
+
+  private static func header(_ line: String) -> (tag: String, count: Int)? {
+    let words = line.split(separator: " ")
+    guard words.count == 2, let count = Int(words[1]), count >= 0, count <= 64 << 20 else { return nil }
+    return (String(words[0]), count)
+  }
+
+  private func fail(with error: any Error, close: Bool = false) {
+    guard failure == nil else { return }
+    failure = error
+    let waiting = pending
+    pending.removeAll()
+    for continuation in waiting { continuation.resume(throwing: error) }
+    if close { logContinuation.finish() } else { logContinuation.finish(throwing: error) }
+    writerWaits?.resume()
+    writerWaits = nil
+  }
+}

@@ -1,0 +1,31 @@
+internal import Playbooks
+
+/// The host's side of the product as it travels: a tar, named by its content, so that it is sent once per host and version.
+public struct HostBundle: Sendable {
+  /// The first 16 hex digits of the SHA-256 over the tar.
+  public let name: String
+  public let tar: [UInt8]
+  private let stub: String
+
+  /// - Parameter sha256: lowercase hex.
+  public init(sha256: (_ bytes: [UInt8]) -> String) {
+    var archive = TarArchive()
+    var folders: Set<String> = []
+    for file in Playbooks.bundle.sorted(by: { $0.path < $1.path }) {
+      if let slash = file.path.lastIndex(of: "/"), folders.insert(String(file.path[..<slash])).inserted {
+        archive.add(directory: String(file.path[..<slash]), mode: 0o755)
+      }
+      archive.add(file: file.path, mode: 0o644, file.bytes)
+    }
+    tar = archive.finished()
+    name = String(sha256(tar).prefix(16))
+    stub = String(decoding: Playbooks.stub.bytes, as: UTF8.self)
+  }
+
+  /// The command line of the exec channel: the stub with the bundle's and the project's names as its parameters.
+  ///
+  /// Both are of letters, digits and dashes (checked when the inventory is read), the stub is ours: nothing of it is secret.
+  public func command(project: String) -> String {
+    "exec sh -c \(shellQuoted(stub)) orchestrate \(shellQuoted(name)) \(shellQuoted(project))"
+  }
+}
