@@ -1,4 +1,4 @@
-public import Diagnostics
+internal import Diagnostics
 
 /// A full-duplex stream to a process on the host: an exec channel of SSH, or pipes in tests.
 public protocol ByteChannel: Sendable {

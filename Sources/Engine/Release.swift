@@ -1,3 +1,10 @@
+#if canImport(FoundationEssentials)
+  internal import FoundationEssentials
+#else
+  internal import Foundation
+#endif
+internal import Diagnostics
+
 /// What release.json of a release on the host says. Immutable once it is written.
 public struct Release: Sendable, Equatable, Codable {
   public struct Image: Sendable, Equatable, Codable {
@@ -55,5 +62,27 @@ public struct Release: Sendable, Equatable, Codable {
     services = []
     env = [:]
     files = [:]
+  }
+}
+
+extension Release {
+  /// Reads release.json. Members that a newer version of the tool added are passed over.
+  ///
+  /// Throws `OrchestrateError` where it can't be read: then nothing of it may be guessed.
+  public init(json text: String, host: String) throws {
+    do {
+      self = try JSONDecoder().decode(Release.self, from: Data(text.utf8))
+    } catch {
+      throw OrchestrateError(
+        .failed, "the running release's release.json can't be read", host: host, cause: "\(error)",
+        remedy: "was it written by a newer version of orchestrate?")
+    }
+  }
+
+  /// release.json: members in the order of their names, a line each.
+  public func json() throws -> [UInt8] {
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes]
+    return Array(try encoder.encode(self)) + [0x0a]
   }
 }

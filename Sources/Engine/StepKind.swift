@@ -1,3 +1,4 @@
+public import Diagnostics
 public import Inventory
 
 /// A kind of step: what it would change, and what travels to the host so that the host can do and undo it.
@@ -85,6 +86,9 @@ public struct StepContext: Sendable {
   public var images: [String: Release.Image]
   /// Env values for the release by name (secret or not), in the template's order; nil: no template.
   public var env: [EnvValue]?
+  /// The env file's text; and the values in it that were generated for this deployment.
+  public var envText: String?
+  public var generated: [String: Secret]
   /// Facts that steps of this deployment have reported so far: step name → key → value.
   public var reported: [String: [String: JSONValue]]
   public var options: DeployOptions
@@ -94,6 +98,7 @@ public struct StepContext: Sendable {
   public var projectFiles: [String: StepPayload.File]
   /// Rollback: the release that is gone back to.
   public var target: Release?
+  public var targetConfig: ComposeConfig?
   /// Lowercase hex SHA-256.
   public var sha256: @Sendable ([UInt8]) -> String
 
@@ -109,6 +114,7 @@ public struct StepContext: Sendable {
     self.playbookText = playbookText
     self.sha256 = sha256
     images = [:]
+    generated = [:]
     reported = [:]
     projectFiles = [:]
   }

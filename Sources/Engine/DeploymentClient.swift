@@ -1,0 +1,97 @@
+public import Diagnostics
+public import Inventory
+
+/// What the engine needs of the machine that it runs on. Tests give a scripted one.
+public protocol DeploymentClient: Sendable {
+  /// A new, started conversation with the host. Throws `OrchestrateError`.
+  func attach() async throws -> Attachment
+  /// The values of the release's env file; nil: the project has no template. Throws `ConfigurationError` with all faults.
+  ///
+  /// - Parameters:
+  ///   - host: what the running release's env file and the host's generated values hold.
+  ///   - firstDeployment: nothing runs yet.
+  func resolveEnv(host: [String: String], generated: [String: String], firstDeployment: Bool) throws -> ResolvedEnv?
+  /// Reads a playbook that a release on the host brought along.
+  func playbook(text: String, name: String) throws -> Playbook
+  /// Asks a person; nil: nobody can be asked here.
+  func ask(_ question: DeploymentQuestion) async -> String?
+  /// Carries out a step that only the client can do.
+  func perform(_ step: StepSpec, context: StepContext) async -> ClientStepResult
+  func sleep(_ duration: Duration) async throws
+  /// Seconds of a clock that never goes back.
+  func uptime() -> Double
+  /// UTC, RFC 3339, to the second.
+  func timestamp() -> String
+}
+
+public struct ResolvedEnv: Sendable, Equatable {
+  public var values: [EnvValue]
+  /// The file's text as Compose reads it.
+  public var text: String
+  /// Values that were generated now, by name: kept on the host for good before their first use.
+  public var generated: [String: Secret]
+  public init(values: [EnvValue], text: String, generated: [String: Secret]) {
+    self.values = values
+    self.text = text
+    self.generated = generated
+  }
+}
+
+public struct ClientStepResult: Sendable, Equatable {
+  public var succeeded: Bool
+  /// Why not, for a person; or what was seen.
+  public var message: String
+  public var facts: [String: JSONValue]
+  public init(succeeded: Bool, message: String, facts: [String: JSONValue] = [:]) {
+    self.succeeded = succeeded
+    self.message = message
+    self.facts = facts
+  }
+}
+
+/// What a deployment is asked to do.
+public struct DeploymentRequest: Sendable {
+  public enum Kind: Sendable, Equatable {
+    case deploy(version: String)
+    /// Nil: the release before.
+    case rollback(to: String?)
+    /// The user's own playbook, or a command that is a playbook (`backup`, `prune`): steps on the running release, nothing is committed.
+    case run(playbook: String)
+  }
+  public var kind: Kind
+  public var inventory: Inventory
+  public var playbook: Playbook
+  public var playbookText: String
+  public var options = DeployOptions()
+  public var projectFiles: [String: StepPayload.File] = [:]
+  /// How long the host waits for a sign of life from the client before it finishes or undoes by itself.
+  public var lease: Duration = .seconds(60)
+  public var lockWait: Duration = .zero
+  /// Who asks, as the holder of the lock is shown.
+  public var holder: LockHolder
+  /// Plans that can't lose data go ahead without a question.
+  public var assumeYes = false
+  /// Nobody sits at a terminal.
+  public var isInteractive = false
+  /// Hand the deployment to the host once everything has been sent, and leave.
+  public var detach = false
+  /// A random name, unique for this deployment: `[a-z0-9]{16}`.
+  public var nonce: String
+
+  public init(kind: Kind, inventory: Inventory, playbook: Playbook, playbookText: String, holder: LockHolder, nonce: String) {
+    self.kind = kind
+    self.inventory = inventory
+    self.playbook = playbook
+    self.playbookText = playbookText
+    self.holder = holder
+    self.nonce = nonce
+  }
+
+  public var command: String {
+    switch kind {
+    case .deploy: "deploy"
+    case .rollback: "rollback"
+    case .run(let name): name
+    }
+  }
+}

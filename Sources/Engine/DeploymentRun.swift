@@ -1,0 +1,512 @@
+public import Diagnostics
+internal import Inventory
+
+/// One deployment on one host, from the lock to the outcome: the client's half of the transaction.
+///
+/// The host decides and remembers; this half hands it steps, answers what only the client can answer, and tells what happens. It may
+/// vanish at any instant (docs/reliability.md). `run` is called once; `interrupt` may be called from anywhere at any time.
+public actor DeploymentRun {
+  let request: DeploymentRequest
+  let host: String
+  let catalog: StepCatalog
+  let client: any DeploymentClient
+  let emit: @Sendable (DeploymentEvent) -> Void
+
+  var attachment: Attachment?
+  private var log: AsyncThrowingStream<LogItem, any Error>.AsyncIterator?
+  private var logOffset = 0
+  private var beats: Task<Void, Never>?
+  private let begun: Double
+
+  // What is known of the deployment.
+  var number: Int?
+  var context: StepContext
+  var roundTrips = 0
+  private var interrupted: String?
+  private var detached = false
+  var committed = false
+  var changed = false
+  private var runningStep: String?
+  private var failedStep: String?
+  private var failureTail: [String] = []
+  private var tail: [String: [String]] = [:]
+  private var undoReason: (reason: String, text: String)?
+  private var timings: [DeploymentSummary.StepTiming] = []
+  private var outcome: DeploymentOutcome?
+  private var healthy: Bool?
+  /// Steps of the current batches by directory, for client-side steps.
+  private var specs: [String: StepSpec] = [:]
+  var fromVersion: String?
+  var toVersion: String?
+
+  public init(
+    request: DeploymentRequest, host: String, catalog: StepCatalog, client: any DeploymentClient,
+    sha256: @escaping @Sendable ([UInt8]) -> String, emit: @escaping @Sendable (DeploymentEvent) -> Void
+  ) {
+    self.request = request
+    self.host = host
+    self.catalog = catalog
+    self.client = client
+    self.emit = emit
+    begun = client.uptime()
+    var version = ""
+    if case .deploy(let wanted) = request.kind { version = wanted }
+    context = StepContext(
+      inventory: request.inventory, version: version, number: 0, facts: HostFacts(), options: request.options,
+      playbookText: request.playbookText, sha256: sha256)
+    context.projectFiles = request.projectFiles
+    toVersion = version.isEmpty ? nil : version
+  }
+
+  /// Carries the deployment out. Never throws: whatever happens is in the summary, which is also the last event.
+  public func run() async -> DeploymentSummary {
+    var summary: DeploymentSummary
+    do {
+      try await perform()
+      summary = makeSummary(problem: problemOfOutcome())
+    } catch let error as OrchestrateError {
+      summary = makeSummary(problem: await settle(after: error))
+    } catch let error as ConfigurationError {
+      let text = error.diagnostics.map { ($0.location.map { "\($0): " } ?? "") + $0.message + ($0.help.map { " (\($0))" } ?? "") }
+      summary = makeSummary(
+        problem: await settle(
+          after: OrchestrateError(
+            .configuration, "the environment can't be made", cause: text.joined(separator: "\n"))))
+    } catch {
+      summary = makeSummary(problem: await settle(after: OrchestrateError(.internalFault, "\(error)", host: host)))
+    }
+    beats?.cancel()
+    await attachment?.close()
+    emit(.finished(summary))
+    return summary
+  }
+
+  /// First kind of Ctrl-C: the running step ends, then the host undoes. Returns at once; `run` goes on to tell the outcome.
+  public func interrupt(reason: String) async {
+    guard interrupted == nil else { return }
+    interrupted = reason
+    guard let number, let attachment, outcome == nil, !committed else { return }
+    _ = try? await attachment.request("abort \(number) \(reason.utf8.count)", body: Array(reason.utf8))
+  }
+
+  /// Hands the decision to the host: it finishes without lease. False: it has ended already, or a step still needs the client.
+  public func detach() async -> Bool {
+    guard let number, let attachment, outcome == nil,
+      let reply = try? await attachment.request("detach \(number)"), reply.tag == "ok"
+    else { return false }
+    detached = true
+    beats?.cancel()
+    await attachment.close()
+    return true
+  }
+
+  // MARK: - Opening
+
+  /// Connects, and in one flight asks for the facts, for what runs now, and for the lock.
+  func open() async throws {
+    let paths = HostPaths(project: request.inventory.project)
+    let attachment = try await client.attach()
+    self.attachment = attachment
+    await attachment.expectLog(nonce: request.nonce)
+    let holder = Array(holderDocument().text().utf8)
+    let lease = request.lease.components.seconds, wait = request.lockWait.components.seconds
+    async let facts = attachment.request("facts")
+    async let release = attachment.request("get \(paths.current)/release.json")
+    async let config = attachment.request("get \(paths.current)/effective.json")
+    async let environment = attachment.request("get \(paths.current)/.env")
+    async let generated = attachment.request("get \(paths.state)/generated.env")
+    roundTrips += 1
+    let factsReply = try await facts
+    context.facts = HostFacts(parsing: factsReply.text)
+    try takeCurrent(try await release, try await config)
+    hostEnv = EnvFile.values(try await environment.foundText)
+    generatedEnv = EnvFile.values(try await generated.foundText)
+    let reply = try await attachment.request("open \(request.nonce) \(lease) \(wait) \(holder.count)", body: holder)
+    try await take(openReply: reply)
+    log = attachment.log.makeAsyncIterator()
+    startBeating()
+    emit(.opened(host: host, number: number ?? 0, from: fromVersion, to: toVersion ?? ""))
+    if let interrupted { throw OrchestrateError(.failed, interrupted, host: host) }
+  }
+
+  var hostEnv: [String: String] = [:]
+  var generatedEnv: [String: String] = [:]
+
+  private func takeCurrent(_ release: Reply, _ config: Reply) throws {
+    guard let text = release.foundText else { return }
+    let current = try Release(json: text, host: host)
+    context.current = current
+    fromVersion = current.version
+    if let text = config.foundText, let value = try? JSONValue(parsing: text) { context.currentConfig = ComposeConfig(value) }
+  }
+
+  private func take(openReply reply: Reply) async throws {
+    switch reply.tag {
+    case "granted":
+      guard let granted = Int(reply.text.split(whereSeparator: \.isWhitespace).first ?? "") else {
+        throw OrchestrateError(.internalFault, "the host granted no number: \(reply.text)", host: host)
+      }
+      number = granted
+      context.number = granted
+    case "locked":
+      throw lockedError(holder: reply.text)
+    default:
+      throw OrchestrateError(
+        .failed, "the deployment couldn't be opened", host: host, cause: reply.text, state: "nothing was changed",
+        remedy: "orchestrate doctor \(request.inventory.environment)")
+    }
+  }
+
+  private func lockedError(holder text: String) -> OrchestrateError {
+    let value = try? JSONValue(parsing: text)
+    func member(_ key: String) -> String? { value?[key]?.stringValue }
+    var who = member("who") ?? "another deployment"
+    if let command = member("command") { who += ", \(command)" }
+    if let version = member("version") { who += " \(version)" }
+    if let since = member("since") { who += ", since \(since)" }
+    if let reason = member("reason") { who += " (\(reason))" }
+    return OrchestrateError(
+      .locked, "locked by \(who)", host: host, state: "nothing was changed",
+      remedy: "orchestrate attach \(request.inventory.environment), or wait with --lock-wait 10m")
+  }
+
+  func holderDocument() -> JSONValue {
+    let holder = request.holder
+    var object = JSONObject()
+    object["who"] = .string(holder.who)
+    object["from"] = holder.from.map { .string($0) }
+    object["reason"] = holder.reason.map { .string($0) }
+    object["since"] = .string(holder.since ?? client.timestamp())
+    object["command"] = .string(request.command)
+    object["environment"] = .string(request.inventory.environment)
+    object["app"] = .string(request.inventory.app)
+    object["version"] = toVersion.map { .string($0) }
+    object["from_version"] = fromVersion.map { .string($0) }
+    object["skipped"] = request.options.skip.isEmpty ? nil : .array(request.options.skip.sorted().map { .string($0) })
+    object["accept_data_loss"] = request.options.acceptDataLoss ? .bool(true) : nil
+    object["k"] = .string(request.nonce)
+    return .object(object)
+  }
+
+  private func startBeating() {
+    let interval = max(1, Double(request.lease.components.seconds) / 5)
+    beats = Task { [weak self] in
+      while !Task.isCancelled {
+        guard let self, let (attachment, number) = await self.beatTarget() else { return }
+        if let reply = try? await attachment.request("beat \(number)"), reply.text == "dead" { await self.runnerDied() }
+        do { try await self.client.sleep(.milliseconds(Int(interval * 1000))) } catch { return }
+      }
+    }
+  }
+
+  private func beatTarget() -> (Attachment, Int)? {
+    guard outcome == nil, let attachment, let number else { return nil }
+    return (attachment, number)
+  }
+
+  /// The runner is gone without an outcome (without systemd nothing starts it again): whoever notices closes what it left.
+  private func runnerDied() async {
+    guard outcome == nil, let attachment else { return }
+    emit(.warning(host: host, text: "the runner on the host died; what it left open is being closed"))
+    _ = try? await attachment.request("recover \(request.nonce)r")
+  }
+
+  // MARK: - Steps
+
+  /// Sends a batch. The next `pump` sees it run.
+  func send(_ batch: StepBatch, specs batchSpecs: [String: StepSpec], seal: Bool) async throws {
+    guard let attachment, let number else { return }
+    specs.merge(batchSpecs) { $1 }
+    let tar = batch.tar
+    roundTrips += 1
+    async let reply = attachment.request("steps \(number) \(tar.count)", body: tar)
+    if seal {
+      // Both travel at once: the runner never waits for the seal.
+      let sent = try await reply
+      try check(sent, "the steps were refused")
+      try check(try await attachment.request("seal \(number)"), "the end of the steps was refused")
+    } else {
+      try check(try await reply, "the steps were refused")
+    }
+  }
+
+  private func check(_ reply: Reply, _ what: String) throws {
+    guard reply.tag == "ok" else { throw OrchestrateError(.failed, what, host: host, cause: reply.text) }
+  }
+
+  /// Follows the log until the host waits for more steps (false) or the deployment is closed (true).
+  func pump() async throws -> Bool {
+    while true {
+      let item: LogItem?
+      do {
+        item = try await nextLogItem()
+      } catch {
+        if detached { throw detachedError() }
+        try await reconnect(after: error)
+        continue
+      }
+      guard let item else {
+        if detached { throw detachedError() }
+        throw OrchestrateError(.outcomeUnknown, "the conversation with the host ended", host: host)
+      }
+      logOffset = item.end
+      switch item.content {
+      case .line(let bytes): line(String(decoding: bytes, as: UTF8.self))
+      case .event(let event):
+        if let end = try await take(event) { return end }
+      }
+    }
+  }
+
+  private func nextLogItem() async throws -> LogItem? {
+    guard var iterator = log else { return nil }
+    let item = try await iterator.next(isolation: #isolation)
+    log = iterator
+    return item
+  }
+
+  private func line(_ text: String) {
+    if let runningStep {
+      tail[runningStep, default: []].append(text)
+      if tail[runningStep]!.count > 120 { tail[runningStep]!.removeFirst(40) }
+    }
+    emit(.log(host: host, step: runningStep, text: text))
+  }
+
+  /// True: closed. False: the host waits for steps. Nil: go on.
+  private func take(_ event: RunnerEvent) async throws -> Bool? {
+    let step = event.step.map(StepBatch.name(of:))
+    switch event.name {
+    case "started":
+      runningStep = step
+      if let step { emit(.stepStarted(host: host, step: step)) }
+    case "fact":
+      guard let step, let key = event.members["key"]?.stringValue, let value = event.members["value"] else { return nil }
+      context.reported[step, default: [:]][key] = value
+      emit(.fact(host: host, step: step, key: key, value: value))
+    case "ended": stepEnded(event, step: step ?? "")
+    case "waiting":
+      guard let directory = event.step else { return false }
+      try await performClientStep(directory)
+    case "committed":
+      committed = true
+      emit(.committed(host: host, release: event.members["release"]?.intValue ?? number ?? 0))
+    case "undoing":
+      let reason = event.members["reason"]?.stringValue ?? "", text = event.members["text"]?.stringValue ?? ""
+      undoReason = (reason, text)
+      runningStep = nil
+      emit(.undoing(host: host, reason: reason, text: text))
+    case "undone":
+      let status = event.status ?? 0
+      if let step {
+        timings.append(.init(host: host, step: step, seconds: 0, state: "undone"))
+        emit(.stepUndone(host: host, step: step, status: status, attempts: event.members["attempts"]?.intValue ?? 1))
+      }
+    case "closed":
+      outcome = DeploymentOutcome(rawValue: event.members["outcome"]?.stringValue ?? "") ?? .unknown
+      healthy = event.members["healthy"]?.boolValue
+      emit(
+        .closed(
+          host: host, outcome: outcome!, healthy: healthy, recovery: event.members["recovery"]?.boolValue ?? false))
+      return true
+    default: break
+    }
+    return nil
+  }
+
+  private func stepEnded(_ event: RunnerEvent, step: String) {
+    let ending = StepEnding(
+      status: event.status ?? 1, seconds: event.members["seconds"]?.numberValue ?? 0,
+      signal: event.members["signal"]?.stringValue, timedOut: event.members["timeout"]?.boolValue ?? false)
+    timings.append(.init(host: host, step: step, seconds: ending.seconds, state: ending.succeeded ? "done" : "failed"))
+    if !ending.succeeded, failedStep == nil {
+      failedStep = step
+      failureTail = Array((tail[step] ?? []).suffix(60))
+      if ending.timedOut { failureTail.append("(the step ran into its deadline)") }
+      if let signal = ending.signal { failureTail.append("(the step was killed by SIG\(signal))") }
+    }
+    tail[step] = nil
+    runningStep = nil
+    emit(.stepEnded(host: host, step: step, ending: ending))
+  }
+
+  private func performClientStep(_ directory: String) async throws {
+    guard let attachment, let number, let spec = specs[directory] else { return }
+    emit(.stepStarted(host: host, step: spec.name))
+    let result = await client.perform(spec, context: context)
+    if !result.succeeded { tail[spec.name, default: []].append(result.message) }
+    emit(.log(host: host, step: spec.name, text: result.message))
+    var facts = ""
+    for (key, value) in result.facts.sorted(by: { $0.key < $1.key }) { facts += "\(JSONValue.string(key).text()):\(value.text())\n" }
+    let index = directory.prefix { $0 != "-" }
+    roundTrips += 1
+    let reply = try await attachment.request(
+      "result \(number) \(index) \(result.succeeded ? 0 : 1) \(facts.utf8.count)", body: Array(facts.utf8))
+    if reply.tag != "ok" { emit(.warning(host: host, text: "the host refused the result of \(spec.name): \(reply.text)")) }
+  }
+
+  // MARK: - Connection lost
+
+  private func reconnect(after error: any Error) async throws {
+    guard let number else { throw error }
+    let lost = client.uptime()
+    await attachment?.close()
+    attachment = nil
+    let limit = Double(request.lease.components.seconds) + 60
+    var attempt = 0
+    while client.uptime() - lost < limit {
+      attempt += 1
+      emit(.reconnecting(host: host, attempt: attempt, since: client.uptime() - lost))
+      if let fresh = try? await client.attach() {
+        await fresh.expectLog(nonce: request.nonce, offset: logOffset)
+        if let reply = try? await fresh.request("follow \(number) \(logOffset)"), reply.tag == "following" {
+          attachment = fresh
+          log = fresh.log.makeAsyncIterator()
+          emit(.reconnected(host: host))
+          if reply.text == "dead" { await runnerDied() }
+          if let interrupted { _ = try? await fresh.request("abort \(number) \(interrupted.utf8.count)", body: Array(interrupted.utf8)) }
+          beats?.cancel()
+          startBeating()
+          return
+        }
+        await fresh.close()
+      }
+      try await client.sleep(.milliseconds(min(5000, 250 << min(attempt, 5))))
+    }
+    throw OrchestrateError(
+      .outcomeUnknown, "the connection to the host was lost and couldn't be made again", host: host, step: runningStep,
+      cause: Self.describe(error),
+      state: committed
+        ? "the release is committed; the host does what is left by itself"
+        : "the host undoes by itself \(request.lease.components.seconds) s after it last heard from here, once the running step has ended",
+      remedy: "orchestrate attach \(request.inventory.environment)")
+  }
+
+  private func detachedError() -> OrchestrateError {
+    OrchestrateError(
+      .outcomeUnknown, "detached: the host goes on by itself", host: host,
+      remedy: "orchestrate attach \(request.inventory.environment)")
+  }
+
+  static func describe(_ error: any Error) -> String {
+    if let error = error as? OrchestrateError { return error.summary + (error.cause.map { ": \($0)" } ?? "") }
+    return "\(error)"
+  }
+
+  // MARK: - Endings
+
+  /// After a fault of the client's: the host undoes, and we wait for how it ended.
+  private func settle(after error: OrchestrateError) async -> OrchestrateError {
+    guard number != nil, outcome == nil, let attachment, error.code != .outcomeUnknown else { return error }
+    await interruptHost(attachment, reason: error.summary)
+    do { while try await !pump() {} } catch {
+      return (error as? OrchestrateError) ?? OrchestrateError(.outcomeUnknown, Self.describe(error), host: host)
+    }
+    var settled = error
+    if settled.state == nil { settled.state = stateText() }
+    if outcome == .stuck { settled.code = .rollbackFailed }
+    if outcome == .undone, settled.code == .failed { settled.code = .rolledBack }
+    return settled
+  }
+
+  private func interruptHost(_ attachment: Attachment, reason: String) async {
+    guard let number else { return }
+    interrupted = interrupted ?? reason
+    _ = try? await attachment.request("abort \(number) \(reason.utf8.count)", body: Array(reason.utf8))
+  }
+
+  func stateText() -> String {
+    switch outcome {
+    case .committed: "\(toVersion ?? "the new release") is current"
+    case .unchanged: "nothing was changed"
+    case .undone where fromVersion == nil: "nothing runs, as before"
+    case .undone:
+      healthy == false
+        ? "\(fromVersion!) is current again, but isn't healthy" : "\(fromVersion!) is current again\(healthy == true ? " and healthy" : "")"
+    case .stuck: "the undo failed: the host may be between two releases"
+    case .unknown, nil: "the outcome isn't known"
+    }
+  }
+
+  private func problemOfOutcome() -> OrchestrateError? {
+    guard let outcome, outcome != .committed else { return nil }
+    if outcome == .unchanged, failedStep == nil, interrupted == nil, nothingToDo || request.isRun { return nil }
+    let code: ErrorCode =
+      switch outcome {
+      case .undone: healthy == false ? .rollbackFailed : .rolledBack
+      case .stuck: .rollbackFailed
+      case .unknown: .outcomeUnknown
+      default: .failed
+      }
+    let environment = request.inventory.environment
+    let summary: String
+    if let failedStep {
+      summary = "the step \(failedStep) failed"
+    } else if let interrupted {
+      summary = interrupted
+    } else {
+      summary = undoReason.map { $0.text.isEmpty ? $0.reason : $0.text } ?? "the deployment failed"
+    }
+    return OrchestrateError(
+      code, summary, host: host, step: failedStep, cause: failureTail.isEmpty ? nil : failureTail.joined(separator: "\n"),
+      state: stateText(),
+      remedy: outcome == .stuck
+        ? "look at the host, then: orchestrate rollback \(environment)" : "orchestrate logs \(environment), mend it, and deploy again")
+  }
+
+  var nothingToDo = false
+
+  private func makeSummary(problem: OrchestrateError?) -> DeploymentSummary {
+    let status: ExitStatus = problem.map { ExitStatus($0.code) } ?? .done
+    var summary = DeploymentSummary(
+      command: request.command, environment: request.inventory.environment, app: request.inventory.app, hosts: [host],
+      exitStatus: status, seconds: client.uptime() - begun)
+    summary.number = number
+    summary.from = fromVersion
+    summary.to = toVersion
+    summary.outcome = outcome ?? (number == nil ? nil : .unknown)
+    summary.healthy = healthy
+    summary.steps = timings
+    summary.roundTrips = roundTrips
+    for facts in context.reported.values {
+      if let gap = facts["gap_ms"]?.intValue { summary.downtimeMilliseconds = gap }
+      if let file = facts["file"]?.stringValue, facts["sha256"] != nil { summary.restorePoint = file }
+    }
+    summary.problem = problem.map(ProblemDocument.init)
+    summary.next = problem?.remedy ?? (outcome == .committed ? "orchestrate status \(request.inventory.environment)" : nil)
+    return summary
+  }
+}
+
+extension DeploymentRequest {
+  var isRun: Bool { if case .run = kind { true } else { false } }
+}
+
+extension Reply {
+  /// The text of a `file` reply; nil: there is no such file.
+  var foundText: String? { tag == "file" ? text : nil }
+}
+
+extension HostFacts {
+  public init(parsing text: String) {
+    var values: [String: String] = [:]
+    for line in text.split(separator: "\n") {
+      guard let equals = line.firstIndex(of: "=") else { continue }
+      values[String(line[..<equals])] = String(line[line.index(after: equals)...])
+    }
+    self.init(values)
+  }
+}
+
+/// Where things lie on the host (docs/runner.md, "Files").
+public struct HostPaths: Sendable {
+  public let state: String
+  public let opt: String
+  public init(project: String) {
+    state = "/var/lib/orchestrate/\(project)"
+    opt = "/opt/\(project)"
+  }
+  public var current: String { "\(opt)/current" }
+  public func release(_ number: Int) -> String { "\(opt)/releases/\(number)" }
+  public func deployment(_ number: Int) -> String { "\(state)/deployments/\(number)" }
+}

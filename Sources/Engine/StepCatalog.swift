@@ -1,0 +1,41 @@
+public import Inventory
+
+/// The step kinds as the engine needs them; the module Steps provides them, so that the engine knows no kind's insides.
+public struct StepCatalog: Sendable {
+  public var kind: @Sendable (StepSpec) -> any StepKind
+  /// Internal, first after the plan: writes the release's effective configuration.
+  public var seal: any StepKind
+  /// Internal, before the backup where the schema policy needs writes to stop first (`down`, `restore`); nil: not needed.
+  public var drain: @Sendable (StepSpec) -> (any StepKind)?
+  /// Internal, before the plan: asks the new image which migrations are pending; nil: the step can't tell.
+  public var probe: @Sendable (StepSpec) -> (any StepKind)?
+  /// Faults that forbid the deployment and warnings that don't, found in facts and configuration.
+  public var inspect: @Sendable (StepContext) -> (problems: [String], warnings: [String])
+  /// Names of env values that Compose read differently from what was written.
+  public var misread: @Sendable (StepContext, ComposeConfig) -> [String]
+
+  public init(
+    kind: @escaping @Sendable (StepSpec) -> any StepKind, seal: any StepKind,
+    drain: @escaping @Sendable (StepSpec) -> (any StepKind)?, probe: @escaping @Sendable (StepSpec) -> (any StepKind)?,
+    inspect: @escaping @Sendable (StepContext) -> (problems: [String], warnings: [String]),
+    misread: @escaping @Sendable (StepContext, ComposeConfig) -> [String]
+  ) {
+    self.kind = kind
+    self.seal = seal
+    self.drain = drain
+    self.probe = probe
+    self.inspect = inspect
+    self.misread = misread
+  }
+}
+
+extension StepKindName {
+  /// When a step of this kind runs, wherever the playbook has it (`run` after the commit is `after`: the packer knows the place).
+  public var phase: StepPhase {
+    switch self {
+    case .preflight, .release, .env, .pull: .prepare
+    case .backup, .migrate, .recreate, .health, .run, .commit: .change
+    case .prune: .after
+    }
+  }
+}
