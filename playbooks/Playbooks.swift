@@ -14,4 +14,7 @@ public enum Playbooks {
 
   /// The host's side: attach, runner, library and the steps' scripts. Sent once as a tar (docs/runner.md).
   public static let bundle: [EmbeddedFile] = []
+
+  /// The command line of the exec channel that begins the conversation.
+  public static let stub = EmbeddedFile(path: "stub.sh", bytes: [])
 }

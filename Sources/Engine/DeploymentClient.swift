@@ -8,9 +8,9 @@ public protocol DeploymentClient: Sendable {
   /// The values of the release's env file; nil: the project has no template. Throws `ConfigurationError` with all faults.
   ///
   /// - Parameters:
-  ///   - host: what the running release's env file and the host's generated values hold.
-  ///   - firstDeployment: nothing runs yet.
-  func resolveEnv(host: [String: String], generated: [String: String], firstDeployment: Bool) throws -> ResolvedEnv?
+  ///   - host: text of the running release's env file.
+  ///   - generated: text of the values that the host keeps for good (generated.env).
+  func resolveEnv(host: String?, generated: String?, current: Release?) throws -> ResolvedEnv?
   /// Reads a playbook that a release on the host brought along.
   func playbook(text: String, name: String) throws -> Playbook
   /// Asks a person; nil: nobody can be asked here.
@@ -25,12 +25,12 @@ public protocol DeploymentClient: Sendable {
 }
 
 public struct ResolvedEnv: Sendable, Equatable {
-  public var values: [EnvValue]
+  public var values: [ResolvedValue]
   /// The file's text as Compose reads it.
   public var text: String
   /// Values that were generated now, by name: kept on the host for good before their first use.
   public var generated: [String: Secret]
-  public init(values: [EnvValue], text: String, generated: [String: Secret]) {
+  public init(values: [ResolvedValue], text: String, generated: [String: Secret]) {
     self.values = values
     self.text = text
     self.generated = generated

@@ -15,7 +15,7 @@ extension DeploymentRun {
   // MARK: - Deploy
 
   private func deploy() async throws {
-    let resolved = try client.resolveEnv(host: hostEnv, generated: generatedEnv, firstDeployment: context.current == nil)
+    let resolved = try client.resolveEnv(host: hostEnv, generated: generatedEnv, current: context.current)
     context.env = resolved?.values
     context.envText = resolved?.text
     context.generated = resolved?.generated ?? [:]

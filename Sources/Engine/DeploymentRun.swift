@@ -1,4 +1,4 @@
-public import Diagnostics
+internal import Diagnostics
 internal import Inventory
 
 /// One deployment on one host, from the lock to the outcome: the client's half of the transaction.
@@ -119,8 +119,8 @@ public actor DeploymentRun {
     let factsReply = try await facts
     context.facts = HostFacts(parsing: factsReply.text)
     try takeCurrent(try await release, try await config)
-    hostEnv = EnvFile.values(try await environment.foundText)
-    generatedEnv = EnvFile.values(try await generated.foundText)
+    hostEnv = try await environment.foundText
+    generatedEnv = try await generated.foundText
     let reply = try await attachment.request("open \(request.nonce) \(lease) \(wait) \(holder.count)", body: holder)
     try await take(openReply: reply)
     log = attachment.log.makeAsyncIterator()
@@ -129,8 +129,8 @@ public actor DeploymentRun {
     if let interrupted { throw OrchestrateError(.failed, interrupted, host: host) }
   }
 
-  var hostEnv: [String: String] = [:]
-  var generatedEnv: [String: String] = [:]
+  var hostEnv: String?
+  var generatedEnv: String?
 
   private func takeCurrent(_ release: Reply, _ config: Reply) throws {
     guard let text = release.foundText else { return }

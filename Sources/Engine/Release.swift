@@ -48,6 +48,8 @@ public struct Release: Sendable, Equatable, Codable {
   public var playbook: String
   /// Names in its env file, with the SHA-256 of each value.
   public var env: [String: String]
+  /// Names in its env file whose value was the template's default, which a later template may change.
+  public var envDefaults: [String]
   /// The files that it mounts: path relative to the project folder to SHA-256.
   public var files: [String: String]
 
@@ -61,6 +63,7 @@ public struct Release: Sendable, Equatable, Codable {
     images = [:]
     services = []
     env = [:]
+    envDefaults = []
     files = [:]
   }
 }

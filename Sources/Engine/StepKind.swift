@@ -85,7 +85,7 @@ public struct StepContext: Sendable {
   /// After pull: what each service's image reference resolved to.
   public var images: [String: Release.Image]
   /// Env values for the release by name (secret or not), in the template's order; nil: no template.
-  public var env: [EnvValue]?
+  public var env: [ResolvedValue]?
   /// The env file's text; and the values in it that were generated for this deployment.
   public var envText: String?
   public var generated: [String: Secret]
@@ -117,21 +117,6 @@ public struct StepContext: Sendable {
     generated = [:]
     reported = [:]
     projectFiles = [:]
-  }
-}
-
-/// A value of the env file with where it came from.
-public struct EnvValue: Sendable, Equatable {
-  public var name: String
-  public var value: String
-  public var isSecret: Bool
-  /// `fixed`, `default`, or the raw value of the `EnvSource`.
-  public var origin: String
-  public init(name: String, value: String, isSecret: Bool, origin: String) {
-    self.name = name
-    self.value = value
-    self.isSecret = isSecret
-    self.origin = origin
   }
 }
 
