@@ -23,6 +23,10 @@ func tests(_ name: String, _ dependencies: [Target.Dependency], resources: [Reso
 let embedded = [
   "builtin/deploy.yml",
   "builtin/rollback.yml",
+  "queries/backups.query.sh",
+  "queries/plan.query.sh",
+  "queries/scratch.query.sh",
+  "queries/status.query.sh",
 ]
 
 let package = Package(

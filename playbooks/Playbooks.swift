@@ -13,7 +13,12 @@ public enum Playbooks {
   ]
 
   /// The host's side: attach, runner, library and the steps' scripts. Sent once as a tar (docs/runner.md).
-  public static let bundle: [EmbeddedFile] = []
+  public static let bundle: [EmbeddedFile] = [
+    EmbeddedFile(path: "queries/backups.query.sh", bytes: PackageResources.backups_query_sh),
+    EmbeddedFile(path: "queries/plan.query.sh", bytes: PackageResources.plan_query_sh),
+    EmbeddedFile(path: "queries/scratch.query.sh", bytes: PackageResources.scratch_query_sh),
+    EmbeddedFile(path: "queries/status.query.sh", bytes: PackageResources.status_query_sh),
+  ]
 
   /// The command line of the exec channel that begins the conversation.
   public static let stub = EmbeddedFile(path: "stub.sh", bytes: [])

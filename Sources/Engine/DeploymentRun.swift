@@ -20,7 +20,7 @@ public actor DeploymentRun {
 
   // What is known of the deployment.
   var number: Int?
-  var context: StepContext
+  var preparation: Preparation
   var roundTrips = 0
   private var interrupted: String?
   private var detached = false
@@ -36,7 +36,7 @@ public actor DeploymentRun {
   private var healthy: Bool?
   /// Steps of the current batches by directory, for client-side steps.
   private var specs: [String: StepSpec] = [:]
-  var fromVersion: String?
+  var fromVersion: String? { preparation.from }
   var toVersion: String?
 
   public init(
@@ -51,10 +51,7 @@ public actor DeploymentRun {
     begun = client.uptime()
     var version = ""
     if case .deploy(let wanted) = request.kind { version = wanted }
-    context = StepContext(
-      inventory: request.inventory, version: version, number: 0, facts: HostFacts(), options: request.options,
-      playbookText: request.playbookText, sha256: sha256)
-    context.projectFiles = request.projectFiles
+    preparation = Preparation(request: request, host: host, version: version, sha256: sha256)
     toVersion = version.isEmpty ? nil : version
   }
 
@@ -104,40 +101,19 @@ public actor DeploymentRun {
 
   /// Connects, and in one flight asks for the facts, for what runs now, and for the lock.
   func open() async throws {
-    let paths = HostPaths(project: request.inventory.project)
     let attachment = try await client.attach()
     self.attachment = attachment
     await attachment.expectLog(nonce: request.nonce)
-    let holder = Array(holderDocument().text().utf8)
     let lease = request.lease.components.seconds, wait = request.lockWait.components.seconds
-    async let facts = attachment.request("facts")
-    async let release = attachment.request("get \(paths.current)/release.json")
-    async let config = attachment.request("get \(paths.current)/effective.json")
-    async let environment = attachment.request("get \(paths.current)/.env")
-    async let generated = attachment.request("get \(paths.state)/generated.env")
     roundTrips += 1
-    let factsReply = try await facts
-    context.facts = HostFacts(parsing: factsReply.text)
-    try takeCurrent(try await release, try await config)
-    hostEnv = try await environment.foundText
-    generatedEnv = try await generated.foundText
+    preparation.take(try await Preparation.hostState(attachment, paths: preparation.paths, host: host))
+    let holder = Array(holderDocument().text().utf8)
     let reply = try await attachment.request("open \(request.nonce) \(lease) \(wait) \(holder.count)", body: holder)
     try await take(openReply: reply)
     log = attachment.log.makeAsyncIterator()
     startBeating()
     emit(.opened(host: host, number: number ?? 0, from: fromVersion, to: toVersion ?? ""))
     if let interrupted { throw OrchestrateError(.failed, interrupted, host: host) }
-  }
-
-  var hostEnv: String?
-  var generatedEnv: String?
-
-  private func takeCurrent(_ release: Reply, _ config: Reply) throws {
-    guard let text = release.foundText else { return }
-    let current = try Release(json: text, host: host)
-    context.current = current
-    fromVersion = current.version
-    if let text = config.foundText, let value = try? JSONValue(parsing: text) { context.currentConfig = ComposeConfig(value) }
   }
 
   private func take(openReply reply: Reply) async throws {
@@ -147,7 +123,7 @@ public actor DeploymentRun {
         throw OrchestrateError(.internalFault, "the host granted no number: \(reply.text)", host: host)
       }
       number = granted
-      context.number = granted
+      preparation.context.number = granted
     case "locked":
       throw lockedError(holder: reply.text)
     default:
@@ -282,7 +258,7 @@ public actor DeploymentRun {
       if let step { emit(.stepStarted(host: host, step: step)) }
     case "fact":
       guard let step, let key = event.members["key"]?.stringValue, let value = event.members["value"] else { return nil }
-      context.reported[step, default: [:]][key] = value
+      preparation.take(fact: event)
       emit(.fact(host: host, step: step, key: key, value: value))
     case "ended": stepEnded(event, step: step ?? "")
     case "waiting":
@@ -333,7 +309,7 @@ public actor DeploymentRun {
   private func performClientStep(_ directory: String) async throws {
     guard let attachment, let number, let spec = specs[directory] else { return }
     emit(.stepStarted(host: host, step: spec.name))
-    let result = await client.perform(spec, context: context)
+    let result = await client.perform(spec, context: preparation.context)
     if !result.succeeded { tail[spec.name, default: []].append(result.message) }
     emit(.log(host: host, step: spec.name, text: result.message))
     var facts = ""
@@ -468,7 +444,7 @@ public actor DeploymentRun {
     summary.healthy = healthy
     summary.steps = timings
     summary.roundTrips = roundTrips
-    for facts in context.reported.values {
+    for facts in preparation.context.reported.values {
       if let gap = facts["gap_ms"]?.intValue { summary.downtimeMilliseconds = gap }
       if let file = facts["file"]?.stringValue, facts["sha256"] != nil { summary.restorePoint = file }
     }

@@ -36,6 +36,9 @@ public struct StepBatch: Sendable {
     }
   }
 
+  /// A file beside the step directories.
+  public mutating func add(file path: String, _ bytes: [UInt8]) { archive.add(file: path, bytes) }
+
   public var tar: [UInt8] { archive.finished() }
 
   /// The step's name in a directory's name: `05-backup` → `backup`.

@@ -53,7 +53,7 @@ private func files(below folder: String, suffix: String) throws -> [URL] {
   @Test func everyPlaybookAndScriptIsEmbedded() throws {
     let manifest = try String(contentsOf: root.appending(path: "Package.swift"), encoding: .utf8)
     let accessor = try String(contentsOf: root.appending(path: "playbooks/Playbooks.swift"), encoding: .utf8)
-    for folder in ["builtin", "host", "steps", "templates"] {
+    for folder in ["builtin", "host", "queries", "steps", "templates"] {
       let base = root.appending(path: "playbooks/\(folder)")
       guard let names = try? FileManager.default.contentsOfDirectory(atPath: base.path) else { continue }
       for name in names.sorted() where !name.hasPrefix(".") {

@@ -1,0 +1,87 @@
+internal import Diagnostics
+internal import Inventory
+
+/// What `deploy` would do, found out without the lock and without touching anything that is live: the preparing steps run in a place of their own
+/// on the host (queries/plan.query.sh), images included, since pending migrations are known only to the new image.
+public struct PlanRun: Sendable {
+  public var request: DeploymentRequest
+  public var host: String
+  public var catalog: StepCatalog
+  public var client: any DeploymentClient
+  public var sha256: @Sendable ([UInt8]) -> String
+  /// Without it nothing is pulled, and what only the images know is unknown.
+  public var pulls = true
+  public var emit: @Sendable (DeploymentEvent) -> Void
+
+  public init(
+    request: DeploymentRequest, host: String, catalog: StepCatalog, client: any DeploymentClient,
+    sha256: @escaping @Sendable ([UInt8]) -> String, emit: @escaping @Sendable (DeploymentEvent) -> Void
+  ) {
+    self.request = request
+    self.host = host
+    self.catalog = catalog
+    self.client = client
+    self.sha256 = sha256
+    self.emit = emit
+  }
+
+  /// Throws `OrchestrateError` where the plan can't be made, `ConfigurationError` where the env can't.
+  public func run(version: String) async throws -> Plan {
+    let attachment = try await client.attach()
+    do {
+      let plan = try await plan(version: version, attachment)
+      await attachment.close()
+      return plan
+    } catch {
+      await attachment.close()
+      throw error
+    }
+  }
+
+  private func plan(version: String, _ attachment: Attachment) async throws -> Plan {
+    var preparation = Preparation(request: request, host: host, version: version, sha256: sha256)
+    preparation.take(try await Preparation.hostState(attachment, paths: preparation.paths, host: host))
+    try preparation.resolveEnv(client)
+    if let secrets = preparation.secrets { emit(.secrets(secrets)) }
+    let steps = request.playbook.steps.filter { !request.options.skip.contains($0.name) }
+
+    let first = try preparation.describing(steps, catalog: catalog)
+    try await carryOut(first, attachment, &preparation)
+    if let directory = first.directory(ofKind: .env) {
+      let path = try await scratch(attachment) + "/\(directory)/config.json"
+      try preparation.take(config: try await attachment.request("get \(path)").foundText, path: path, catalog: catalog)
+    }
+    if pulls {
+      let second = try preparation.pulling(steps, after: first, catalog: catalog)
+      try await carryOut(second, attachment, &preparation)
+      preparation.takeImages(from: steps)
+    }
+    return try preparation.plan(steps: steps, catalog: catalog)
+  }
+
+  private func scratch(_ attachment: Attachment) async throws -> String {
+    let reply = try await attachment.request("query scratch 0", body: [])
+    return reply.text.split(whereSeparator: \.isWhitespace).first.map(String.init) ?? ""
+  }
+
+  private func carryOut(_ assembly: StepAssembly, _ attachment: Attachment, _ preparation: inout Preparation) async throws {
+    guard !assembly.batch.isEmpty else { return }
+    var batch = assembly.batch
+    batch.add(file: "nonce", Array("\(request.nonce)\n".utf8))
+    let tar = batch.tar
+    let reply = try await attachment.request("query plan \(tar.count)", body: tar)
+    var parser = DeploymentLogParser(nonce: request.nonce)
+    var lines: [String] = []
+    for item in parser.append(reply.body + [0x0a]) {
+      switch item.content {
+      case .line(let bytes): if !bytes.isEmpty { lines.append(String(decoding: bytes, as: UTF8.self)) }
+      case .event(let event): preparation.take(fact: event)
+      }
+    }
+    guard reply.tag == "output" else {
+      throw OrchestrateError(
+        .failed, "the plan can't be made", host: host, cause: lines.suffix(40).joined(separator: "\n"),
+        state: "nothing was changed", remedy: "mend it, then plan again")
+    }
+  }
+}

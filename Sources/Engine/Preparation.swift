@@ -1,0 +1,163 @@
+internal import Diagnostics
+internal import Inventory
+
+/// What is found out before anything is changed: the host's facts, the env values, the configuration as Compose reads it, the images.
+/// `deploy` does it under the lock, `plan` without; this is what they share.
+struct Preparation: Sendable {
+  let request: DeploymentRequest
+  let host: String
+  var context: StepContext
+  private var hostEnv: String?
+  private var generatedEnv: String?
+
+  init(request: DeploymentRequest, host: String, version: String, sha256: @escaping @Sendable ([UInt8]) -> String) {
+    self.request = request
+    self.host = host
+    context = StepContext(
+      inventory: request.inventory, version: version, number: 0, facts: HostFacts(), options: request.options,
+      playbookText: request.playbookText, sha256: sha256)
+    context.projectFiles = request.projectFiles
+  }
+
+  var paths: HostPaths { HostPaths(project: request.inventory.project) }
+  var from: String? { context.current?.version }
+
+  /// What the host says before anything is asked of it.
+  struct HostState: Sendable {
+    var facts: HostFacts
+    var release: Release?
+    var config: ComposeConfig?
+    var env: String?
+    var generated: String?
+  }
+
+  /// Facts and the running release, in one flight.
+  static func hostState(_ attachment: Attachment, paths: HostPaths, host: String) async throws -> HostState {
+    async let facts = attachment.request("facts")
+    async let release = attachment.request("get \(paths.current)/release.json")
+    async let config = attachment.request("get \(paths.current)/effective.json")
+    async let environment = attachment.request("get \(paths.current)/.env")
+    async let generated = attachment.request("get \(paths.state)/generated.env")
+    var state = HostState(facts: HostFacts(parsing: try await facts.text))
+    state.env = try await environment.foundText
+    state.generated = try await generated.foundText
+    if let text = try await release.foundText { state.release = try Release(json: text, host: host) }
+    if let text = try await config.foundText, let value = try? JSONValue(parsing: text) { state.config = ComposeConfig(value) }
+    return state
+  }
+
+  mutating func take(_ state: HostState) {
+    context.facts = state.facts
+    context.current = state.release
+    context.currentConfig = state.config
+    hostEnv = state.env
+    generatedEnv = state.generated
+  }
+
+  mutating func resolveEnv(_ client: any DeploymentClient) throws {
+    let resolved = try client.resolveEnv(host: hostEnv, generated: generatedEnv, current: context.current)
+    context.env = resolved?.values
+    context.envText = resolved?.text
+    context.generated = resolved?.generated ?? [:]
+  }
+
+  /// Values that no view may show; nil: there are none.
+  var secrets: [Secret]? {
+    guard let env = context.env else { return nil }
+    return env.filter(\.isSecret).map { Secret($0.value) } + context.generated.values
+  }
+
+  /// The preparing steps but pull: after them the configuration is known.
+  func describing(_ steps: [StepSpec], catalog: StepCatalog) throws -> StepAssembly {
+    var assembly = StepAssembly(first: 1, catalog: catalog)
+    for spec in steps where spec.kind.phase == .prepare && spec.kind != .pull { try assembly.append(spec, context: context) }
+    return assembly
+  }
+
+  /// Pull, and what only the new images can tell.
+  func pulling(_ steps: [StepSpec], after first: StepAssembly, catalog: StepCatalog) throws -> StepAssembly {
+    var assembly = StepAssembly(first: first.batch.following, catalog: catalog)
+    for spec in steps where spec.kind == .pull { try assembly.append(spec, context: context) }
+    for spec in steps where spec.kind == .migrate {
+      guard let probe = catalog.probe(spec) else { continue }
+      try assembly.append(name: spec.name + Self.probeSuffix, kind: "migrate.probe", probe, context: context)
+    }
+    return assembly
+  }
+
+  static let probeSuffix = "-probe"
+
+  mutating func take(config text: String?, path: String, catalog: StepCatalog) throws {
+    guard let text else {
+      throw OrchestrateError(.internalFault, "the host has no \(path)", host: host, step: "env")
+    }
+    let config: ComposeConfig
+    do { config = ComposeConfig(try JSONValue(parsing: text)) } catch {
+      throw OrchestrateError(
+        .failed, "what docker compose config printed isn't JSON", host: host, step: "env", cause: "\(error)")
+    }
+    context.config = config
+    let misread = catalog.misread(context, config)
+    guard misread.isEmpty else {
+      throw OrchestrateError(
+        .failed, "Compose on the host reads \(misread.joined(separator: ", ")) differently from what was written",
+        host: host, step: "env", state: "nothing was changed")
+    }
+  }
+
+  mutating func take(fact event: RunnerEvent) {
+    guard event.name == "fact", let directory = event.step, let key = event.members["key"]?.stringValue,
+      let value = event.members["value"]
+    else { return }
+    context.reported[StepBatch.name(of: directory), default: [:]][key] = value
+  }
+
+  mutating func takeImages(from steps: [StepSpec]) {
+    for step in steps where step.kind == .pull {
+      for (key, value) in context.reported[step.name] ?? [:] where key.hasPrefix("image.") {
+        guard let reference = value["reference"]?.stringValue, let digest = value["digest"]?.stringValue,
+          let id = value["id"]?.stringValue, let tag = value["tag"]?.stringValue
+        else { continue }
+        context.images[String(key.dropFirst("image.".count))] = Release.Image(
+          reference: reference, digest: digest, id: id, tag: tag)
+      }
+    }
+  }
+
+  func plan(steps: [StepSpec], catalog: StepCatalog) throws -> Plan {
+    var plan = Plan(
+      environment: request.inventory.environment, app: request.inventory.app, from: from, to: context.version)
+    for spec in steps {
+      plan.steps.append(
+        StepPlan(step: spec.name, kind: spec.kind.rawValue, changes: try catalog.kind(spec).plan(context)))
+    }
+    (plan.problems, plan.warnings) = catalog.inspect(context)
+    return plan
+  }
+}
+
+/// A batch while it is put together.
+struct StepAssembly: Sendable {
+  var batch: StepBatch
+  private(set) var specs: [String: StepSpec] = [:]
+  private let catalog: StepCatalog
+  private var pastCommit = false
+
+  init(first: Int, catalog: StepCatalog) {
+    batch = StepBatch(first: first)
+    self.catalog = catalog
+  }
+
+  mutating func append(_ spec: StepSpec, context: StepContext) throws {
+    let after = pastCommit || spec.kind.phase == .after
+    batch.append(name: spec.name, kind: spec.kind.rawValue, payload: try catalog.kind(spec).payload(context), after: after)
+    specs[batch.directories.last!] = spec
+    if spec.kind == .commit { pastCommit = true }
+  }
+
+  mutating func append(name: String, kind: String, _ step: any StepKind, context: StepContext) throws {
+    batch.append(name: name, kind: kind, payload: try step.payload(context), after: false)
+  }
+
+  func directory(ofKind kind: StepKindName) -> String? { batch.directories.first { specs[$0]?.kind == kind } }
+}
