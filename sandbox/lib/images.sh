@@ -1,0 +1,135 @@
+# shellcheck shell=bash
+# Images: the droplet's, the services' and the applications' base images, all from Debian's packages.
+
+# The classic builder: the engine of Debian 12 needs nothing else, and a newer client on the PATH understands it too.
+build() {
+  local tag=$1 context=$2
+  shift 2
+  say "building $tag"
+  quietly "building $tag" env DOCKER_BUILDKIT=0 docker build --network host --label "$LABEL=image" --force-rm -t "$tag" \
+    "$@" "$context"
+}
+
+image_exists() { docker image inspect "$1" >/dev/null 2>&1; }
+
+debian_mirror() {
+  local uri
+  uri=$(cat /etc/apt/sources.list.d/*.sources 2>/dev/null | sed -n 's/^URIs: *\([^ ]*\/debian\)\/\{0,1\}$/\1/p' | head -n 1)
+  [ -n "$uri" ] || uri=$(sed -n 's/^deb .*\(http[^ ]*\/debian\)\/\{0,1\} .*/\1/p' /etc/apt/sources.list 2>/dev/null | head -n 1)
+  printf '%s\n' "${uri:-http://deb.debian.org/debian}"
+}
+
+# images_base: Debian trixie from the machine's own mirror, kept as a tar beside the engine's data.
+images_base() {
+  local tag=orchestrate-sandbox/debian:trixie tar=$STATE/cache/debian-trixie.tar tree mirror
+  image_exists "$tag" && return 0
+  if [ ! -s "$tar" ]; then
+    mkdir -p "$STATE/cache"
+    tree=$STATE/cache/debian-trixie.tree
+    mirror=$(debian_mirror)
+    rm -rf "$tree"
+    say "debootstrap trixie from $mirror"
+    quietly debootstrap debootstrap --variant=minbase --include=ca-certificates trixie "$tree" "$mirror"
+    {
+      printf 'deb %s trixie main\n' "$mirror"
+      printf 'deb %s trixie-updates main\n' "$mirror"
+      printf 'deb %s-security trixie-security main\n' "$mirror"
+    } >"$tree/etc/apt/sources.list"
+    printf 'APT::Install-Recommends "false";\nAcquire::Languages "none";\n' >"$tree/etc/apt/apt.conf.d/90sandbox"
+    rm -rf "$tree"/var/cache/apt/archives/*.deb "$tree"/var/lib/apt/lists/* "$tree"/var/log/*.log
+    tar -C "$tree" -cf "$tar.part" .
+    rm -rf "$tree"
+    mv "$tar.part" "$tar"
+  fi
+  quietly "importing Debian" docker import --change 'CMD ["bash"]' "$tar" "$tag"
+}
+
+# image_current TAG NAME PATH...: whether TAG was built from what lies below the paths now (recorded in the state).
+image_current() {
+  local tag=$1
+  shift
+  image_exists "$tag" && [ "$(docker image inspect --format "{{index .Config.Labels \"$LABEL.source\"}}" "$tag")" = "$(tree_hash "$@")" ]
+}
+
+# image_from TAG CONTEXT PATH...: builds TAG from CONTEXT unless it was built from the same files.
+image_from() {
+  local tag=$1 context=$2
+  shift 2
+  image_current "$tag" "$context" "$@" || build "$tag" "$context" --label "$LABEL.source=$(tree_hash "$context" "$@")"
+}
+
+images_core() {
+  local droplet=$ROOT/sandbox/droplet
+  images_base
+  image_from orchestrate-sandbox/droplet-fresh:latest "$droplet/fresh"
+  image_from orchestrate-sandbox/droplet:latest "$droplet/docker" "$droplet/fresh"
+  image_from orchestrate-sandbox/services:latest "$ROOT/sandbox/services" "$ROOT/sandbox/delay-proxy"
+}
+
+# push LOCAL TAG...: LOCAL to the registry, under each TAG (library/postgres:17). 127.0.0.0/8 needs no certificate for the
+# engine, so that its configuration stays as it is; droplets pull under the registry's own name, with its certificate.
+push() {
+  local local_tag=$1 registry tag
+  registry=127.0.0.1:$(cat "$STATE/registry.port")
+  shift
+  for tag in "$@"; do
+    docker tag "$local_tag" "$registry/$tag"
+    quietly "pushing $tag" docker --config "$STATE/registry/client" push "$registry/$tag"
+    docker rmi "$registry/$tag" >/dev/null
+  done
+}
+
+registry_login() {
+  [ -s "$STATE/registry/client/config.json" ] && return 0
+  quietly "logging in to the registry" docker --config "$STATE/registry/client" login --username deploy --password-stdin \
+    "127.0.0.1:$(cat "$STATE/registry.port")" <"$STATE/registry/password"
+}
+
+# image_version TAG: what /image-version in the image says (its Dockerfile writes the packages' version there).
+image_version() { docker run --rm --network none --entrypoint cat "$1" /image-version; }
+
+# images_base_applications: sandbox/images/NAME becomes registry.test:5000/library/NAME, tagged by the content of its file
+# `tag` (17) and by its exact version (17.6).
+images_base_applications() {
+  local context name tag local_tag pushed
+  registry_login
+  image_from orchestrate-sandbox/machine:latest "$(machine_context)"
+  for context in "$ROOT"/sandbox/images/*/; do
+    name=$(basename "$context")
+    tag=$(cat "$context/tag")
+    local_tag=$REGISTRY_NAME/library/$name:$tag
+    pushed=$STATE/registry/data/pushed-$name
+    image_from "$local_tag" "${context%/}"
+    if [ "$(cat "$pushed" 2>/dev/null)" != "$(docker image inspect --format '{{.Id}}' "$local_tag")" ]; then
+      push "$local_tag" "library/$name:$tag" "library/$name:$(image_version "$local_tag")"
+      docker image inspect --format '{{.Id}}' "$local_tag" | write_file "$pushed" 644
+    fi
+  done
+}
+
+# machine_context: how this machine reaches PyPI, as a context for builds: certificates and, if there is one, pip.conf.
+# A Dockerfile takes it with COPY --from=orchestrate-sandbox/machine in a stage that is thrown away.
+machine_context() {
+  local context=$STATE/cache/machine
+  mkdir -p "$context"
+  cp -L /etc/ssl/certs/ca-certificates.crt "$context/ca-certificates.crt"
+  {
+    printf '[global]\n'
+    [ -z "${PIP_INDEX_URL:-}" ] || printf 'index-url = %s\n' "$PIP_INDEX_URL"
+    printf 'cert = /machine/ca-certificates.crt\n'
+  } >"$context/pip.conf"
+  printf 'FROM scratch\nCOPY ca-certificates.crt pip.conf /machine/\n' >"$context/Dockerfile"
+  printf '%s\n' "$context"
+}
+
+# images_build: the base images, then the applications' (sandbox/build-images, which gets DOCKER_HOST and the registry).
+images_build() {
+  with_lock images images_build_locked
+}
+
+images_build_locked() {
+  images_base_applications
+  [ -x "$ROOT/sandbox/build-images" ] || return 0
+  DOCKER_BUILDKIT=0 DOCKER_CONFIG=$STATE/registry/client REGISTRY=$REGISTRY_NAME \
+    REGISTRY_PUSH=127.0.0.1:$(cat "$STATE/registry.port") "$ROOT/sandbox/build-images"
+}
