@@ -24,7 +24,7 @@ extension DeploymentRun {
     if let directory = first.directory(ofKind: .env) {
       let path = "\(preparation.paths.deployment(number ?? 0))/\(directory)/config.json"
       roundTrips += 1
-      try preparation.take(config: try await attachment?.request("get \(path)").foundText, path: path, catalog: catalog)
+      try preparation.take(config: try await persist("get \(path)").foundText, path: path, catalog: catalog)
     }
     let second = try preparation.pulling(steps, after: first, catalog: catalog)
     guard try await carryOut(second, seal: false) else { return }
@@ -72,7 +72,9 @@ extension DeploymentRun {
     if assembly.batch.isEmpty && !seal { return true }
     try await send(assembly.batch, specs: assembly.specs, seal: seal)
     if seal, request.detach { _ = await detach() }
-    return try await !pump()
+    guard seal else { return try await !pump(through: assembly.batch.directories) }
+    while try await !pump() {}
+    return false
   }
 
   private func end(reason: String) async throws {
@@ -143,10 +145,10 @@ extension DeploymentRun {
     var visited: Set<Int> = []
     while next > 0, visited.insert(next).inserted {
       roundTrips += 1
-      guard let attachment, let text = try await attachment.request("get \(paths.release(next))/release.json").foundText else { break }
+      guard let text = try await persist("get \(paths.release(next))/release.json").foundText else { break }
       var release = try Release(json: text, host: host)
       if version == nil || release.version == version {
-        if let config = try await attachment.request("get \(paths.release(next))/effective.json").foundText,
+        if let config = try await persist("get \(paths.release(next))/effective.json").foundText,
           let value = try? JSONValue(parsing: config)
         {
           preparation.context.targetConfig = ComposeConfig(value)

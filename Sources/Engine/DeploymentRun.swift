@@ -36,6 +36,7 @@ public actor DeploymentRun {
   private var healthy: Bool?
   /// Steps of the current batches by directory, for client-side steps.
   private var specs: [String: StepSpec] = [:]
+  private var endedDirectories: Set<String> = []
   var fromVersion: String? { preparation.from }
   var toVersion: String?
 
@@ -191,18 +192,19 @@ public actor DeploymentRun {
 
   /// Sends a batch. The next `pump` sees it run.
   func send(_ batch: StepBatch, specs batchSpecs: [String: StepSpec], seal: Bool) async throws {
-    guard let attachment, let number else { return }
+    guard let number else { return }
     specs.merge(batchSpecs) { $1 }
     let tar = batch.tar
     roundTrips += 1
-    async let reply = attachment.request("steps \(number) \(tar.count)", body: tar)
-    if seal {
-      // Both travel at once: the runner never waits for the seal.
-      let sent = try await reply
-      try check(sent, "the steps were refused")
-      try check(try await attachment.request("seal \(number)"), "the end of the steps was refused")
-    } else {
-      try check(try await reply, "the steps were refused")
+    if !batch.isEmpty { try check(try await persist("steps \(number) \(tar.count)", body: tar), "the steps were refused") }
+    if seal { try check(try await persist("seal \(number)"), "the end of the steps was refused") }
+  }
+
+  /// A request that outlives the connection: made again after a reconnection. The host takes the same message twice as once.
+  func persist(_ line: String, body: [UInt8]? = nil) async throws -> Reply {
+    while true {
+      guard let attachment else { throw OrchestrateError(.outcomeUnknown, "not connected", host: host) }
+      do { return try await attachment.request(line, body: body) } catch { try await reconnect(after: error) }
     }
   }
 
@@ -210,8 +212,8 @@ public actor DeploymentRun {
     guard reply.tag == "ok" else { throw OrchestrateError(.failed, what, host: host, cause: reply.text) }
   }
 
-  /// Follows the log until the host waits for more steps (false) or the deployment is closed (true).
-  func pump() async throws -> Bool {
+  /// Follows the log until the host has done the given steps and waits for more (false), or the deployment is closed (true).
+  func pump(through directories: [String] = []) async throws -> Bool {
     while true {
       let item: LogItem?
       do {
@@ -229,7 +231,9 @@ public actor DeploymentRun {
       switch item.content {
       case .line(let bytes): line(String(decoding: bytes, as: UTF8.self))
       case .event(let event):
-        if let end = try await take(event) { return end }
+        guard let end = try await take(event) else { continue }
+        // The host may have begun to wait before it saw the last batch.
+        if end || directories.allSatisfy(endedDirectories.contains) { return end }
       }
     }
   }
@@ -291,6 +295,7 @@ public actor DeploymentRun {
   }
 
   private func stepEnded(_ event: RunnerEvent, step: String) {
+    if let directory = event.step { endedDirectories.insert(directory) }
     let ending = StepEnding(
       status: event.status ?? 1, seconds: event.members["seconds"]?.numberValue ?? 0,
       signal: event.members["signal"]?.stringValue, timedOut: event.members["timeout"]?.boolValue ?? false)
@@ -307,7 +312,7 @@ public actor DeploymentRun {
   }
 
   private func performClientStep(_ directory: String) async throws {
-    guard let attachment, let number, let spec = specs[directory] else { return }
+    guard let number, let spec = specs[directory] else { return }
     emit(.stepStarted(host: host, step: spec.name))
     let result = await client.perform(spec, context: preparation.context)
     if !result.succeeded { tail[spec.name, default: []].append(result.message) }
@@ -316,7 +321,7 @@ public actor DeploymentRun {
     for (key, value) in result.facts.sorted(by: { $0.key < $1.key }) { facts += "\(JSONValue.string(key).text()):\(value.text())\n" }
     let index = directory.prefix { $0 != "-" }
     roundTrips += 1
-    let reply = try await attachment.request(
+    let reply = try await persist(
       "result \(number) \(index) \(result.succeeded ? 0 : 1) \(facts.utf8.count)", body: Array(facts.utf8))
     if reply.tag != "ok" { emit(.warning(host: host, text: "the host refused the result of \(spec.name): \(reply.text)")) }
   }
@@ -405,8 +410,11 @@ public actor DeploymentRun {
   }
 
   private func problemOfOutcome() -> OrchestrateError? {
-    guard let outcome, outcome != .committed else { return nil }
-    if outcome == .unchanged, failedStep == nil, interrupted == nil, nothingToDo || request.isRun { return nil }
+    guard let outcome else {
+      return number == nil ? nil : OrchestrateError(.outcomeUnknown, "the outcome isn't known", host: host)
+    }
+    if outcome == .committed || (outcome == .unchanged && nothingToDo) { return nil }
+    if outcome == .unchanged, failedStep == nil, interrupted == nil, request.isRun { return nil }
     let code: ErrorCode =
       switch outcome {
       case .undone: healthy == false ? .rollbackFailed : .rolledBack

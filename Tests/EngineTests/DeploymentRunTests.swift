@@ -1,0 +1,258 @@
+import Diagnostics
+import Engine
+import Foundation
+import Inventory
+import Synchronization
+import Testing
+
+enum Fixtures {
+  /// Playbooks of tests: names of kinds, separated by blanks; `url` is a health step that the client carries out.
+  static func steps(_ text: String) throws -> [StepSpec] {
+    text.split(separator: " ").map { word in
+      let settings: StepSettings =
+        switch word {
+        case "preflight": .preflight(PreflightSettings())
+        case "release": .release(ReleaseSettings())
+        case "env": .env(EnvSettings())
+        case "pull": .pull(PullSettings())
+        case "backup": .backup(BackupSettings())
+        case "recreate": .recreate(RecreateSettings())
+        case "migrate": .migrate(MigrateSettings())
+        case "migrate-down":
+          .migrate({
+            var settings = MigrateSettings()
+            settings.rollback = .down
+            return settings
+          }())
+        case "url":
+          .health({
+            var settings = HealthSettings()
+            settings.probe = .url("https://bot.example.com/health")
+            return settings
+          }())
+        case "commit": .commit
+        case "prune": .prune(PruneSettings())
+        default: .health(HealthSettings())
+        }
+      return StepSpec(name: String(word), settings: settings)
+    }
+  }
+
+  struct Kind: StepKind {
+    var spec: StepSpec?
+    var changes: [Change] = []
+    func plan(_ context: StepContext) throws -> [Change] { changes }
+    func payload(_ context: StepContext) throws -> StepPayload {
+      let kind = spec?.kind
+      var side = StepPayload.Side.host
+      if kind == .commit { side = .commit }
+      if case .health(let settings)? = spec?.settings, case .url = settings.probe { side = .client }
+      return StepPayload(
+        script: kind?.rawValue ?? "seal", side: side, timeout: .seconds(60), changes: kind == .recreate || kind == .migrate,
+        hasUndo: kind == .recreate)
+    }
+  }
+
+  static func catalog(changes: [Change] = [Change(.recreate, "service bot")], problems: [String] = []) -> StepCatalog {
+    StepCatalog(
+      kind: { Kind(spec: $0, changes: $0.kind == .recreate ? changes : []) }, seal: Kind(), drain: { _ in nil }, probe: { _ in nil },
+      inspect: { _ in (problems, []) }, misread: { _, _ in [] })
+  }
+
+  static func request(_ kind: DeploymentRequest.Kind = .deploy(version: "v1.1.0"), steps: String = standard) throws -> DeploymentRequest {
+    var inventory = Inventory(environment: "prod", app: "market-bot")
+    inventory.hosts = [HostEntry(name: "bot-1", address: "203.0.113.10")]
+    return DeploymentRequest(
+      kind: kind, inventory: inventory, playbook: Playbook(name: "deploy", steps: try Self.steps(steps)), playbookText: steps,
+      holder: LockHolder(who: "ada@laptop"), nonce: "0123456789abcdef")
+  }
+
+  static let standard = "preflight release env pull backup recreate health commit prune"
+  static let digest: @Sendable ([UInt8]) -> String = { _ in String(repeating: "0", count: 64) }
+
+  static func release(_ number: Int, _ version: String, previous: Int) throws -> String {
+    String(
+      decoding: try Release(number: number, version: version, previous: previous, created: "2026-11-01T00:00:00Z", playbook: standard).json(),
+      as: UTF8.self)
+  }
+}
+
+@Suite(.timeLimit(.minutes(1))) struct DeploymentRunTests {
+  final class Events: Sendable {
+    let all = Mutex<[DeploymentEvent]>([])
+    func names(_ pick: (DeploymentEvent) -> String?) -> [String] { all.withLock { $0.compactMap(pick) } }
+  }
+
+  private func deploy(
+    _ host: ScriptedHost, request: DeploymentRequest? = nil, catalog: StepCatalog = Fixtures.catalog(), answer: String? = nil,
+    clientStep: ClientStepResult = ClientStepResult(succeeded: true, message: "200"), events: Events = Events()
+  ) async throws -> DeploymentSummary {
+    await host.set { $0.files["config.json"] = #"{"services":{"bot":{"image":"bot:v1.1.0"}}}"# }
+    let client = ScriptedClient(
+      host: host, bundle: HostBundle(sha256: Fixtures.digest), answer: answer, clientStep: clientStep)
+    let run = DeploymentRun(
+      request: try request ?? Fixtures.request(), host: "bot-1", catalog: catalog, client: client, sha256: Fixtures.digest,
+      emit: { event in events.all.withLock { $0.append(event) } })
+    return await run.run()
+  }
+
+  @Test func aDeployCommits() async throws {
+    let host = ScriptedHost(), events = Events()
+    await host.set { $0.reports = ["health": ["gap_ms": "1234"], "backup": ["file": "\"x.dump\"", "sha256": "\"aa\""]] }
+    let summary = try await deploy(host, events: events)
+    #expect(summary.exitStatus == 0)
+    #expect(summary.outcome == .committed)
+    #expect(summary.number == 7)
+    #expect(summary.downtimeMilliseconds == 1234)
+    #expect(summary.restorePoint == "x.dump")
+    let started = events.names { if case .stepStarted(_, let step) = $0 { step } else { nil } }
+    #expect(started == ["preflight", "release", "env", "pull", "seal", "backup", "recreate", "health", "prune"])
+    let aborts = await host.aborts
+    #expect(aborts.isEmpty)
+  }
+
+  @Test(arguments: [
+    ("pull", 1, DeploymentOutcome.unchanged), ("backup", 1, .unchanged), ("recreate", 3, .undone), ("health", 3, .undone),
+  ])
+  func aFailingStepIsUndone(step: String, status: Int32, outcome: DeploymentOutcome) async throws {
+    let host = ScriptedHost()
+    await host.set { $0.failing = [step: 9] }
+    let summary = try await deploy(host)
+    #expect(summary.exitStatus == status)
+    #expect(summary.outcome == outcome)
+    #expect(summary.problem?.step == step)
+    #expect(summary.problem?.cause?.contains("output of \(step)") == true)
+  }
+
+  @Test func afterTheCommitNothingFailsTheDeployment() async throws {
+    let host = ScriptedHost()
+    await host.set { $0.failing = ["prune": 1] }
+    let summary = try await deploy(host)
+    #expect(summary.exitStatus == 0)
+  }
+
+  @Test func anUndoThatFailsIsForAPerson() async throws {
+    let host = ScriptedHost()
+    await host.set {
+      $0.failing = ["health": 1]
+      $0.undoFails = true
+    }
+    let summary = try await deploy(host)
+    #expect(summary.exitStatus == 4)
+    #expect(summary.outcome == .stuck)
+  }
+
+  @Test func anUnhealthyUndoIsNotCalledHealthy() async throws {
+    let host = ScriptedHost()
+    await host.set {
+      $0.failing = ["health": 1]
+      $0.healthyAfterUndo = "false"
+    }
+    let summary = try await deploy(host)
+    #expect(summary.exitStatus == 4)
+  }
+
+  @Test func theLockedOneIsToldByWhom() async throws {
+    let host = ScriptedHost()
+    await host.set { $0.lockedBy = #"{"who":"grace@ci","since":"2026-11-21T02:59:00Z","command":"deploy","version":"v1.2.0"}"# }
+    let summary = try await deploy(host)
+    #expect(summary.exitStatus == 5)
+    #expect(summary.problem?.summary.contains("grace@ci") == true)
+    #expect(summary.problem?.summary.contains("2026-11-21T02:59:00Z") == true)
+    #expect(summary.number == nil)
+  }
+
+  @Test func aLostConnectionIsMadeAgainAndNothingIsSeenTwice() async throws {
+    let host = ScriptedHost(), events = Events()
+    await host.set { $0.breakAt = "recreate" }
+    let summary = try await deploy(host, events: events)
+    #expect(summary.exitStatus == 0)
+    let started = events.names { if case .stepStarted(_, let step) = $0 { step } else { nil } }
+    #expect(started == ["preflight", "release", "env", "pull", "seal", "backup", "recreate", "health", "prune"])
+    #expect(events.names { if case .reconnected = $0 { "x" } else { nil } }.count == 1)
+    let connections = await host.connections
+    #expect(connections == 2)
+  }
+
+  @Test func problemsForbidTheDeployment() async throws {
+    let host = ScriptedHost()
+    let summary = try await deploy(host, catalog: Fixtures.catalog(problems: ["no disk", "no memory"]))
+    #expect(summary.exitStatus == 1)
+    #expect(summary.outcome == .unchanged)
+    #expect(summary.problem?.cause == "no disk\nno memory")
+    #expect(summary.problem?.state == "nothing was changed")
+  }
+
+  @Test func theRunningVersionAgainIsNothingToDo() async throws {
+    let host = ScriptedHost()
+    let release = try Fixtures.release(6, "v1.1.0", previous: 5)
+    await host.set { $0.files["/opt/market-bot/current/release.json"] = release }
+    let summary = try await deploy(host, catalog: Fixtures.catalog(changes: []))
+    #expect(summary.exitStatus == 0)
+    #expect(summary.problem == nil)
+  }
+
+  @Test func aPlanThatLosesDataNeedsItsFlag() async throws {
+    let risky = Fixtures.catalog(changes: [Change(.run, "restore", losesData: true)])
+    let refused = try await deploy(ScriptedHost(), catalog: risky)
+    #expect(refused.exitStatus == 1)
+    var request = try Fixtures.request()
+    request.options.acceptDataLoss = true
+    let accepted = try await deploy(ScriptedHost(), request: request, catalog: risky)
+    #expect(accepted.exitStatus == 0)
+  }
+
+  @Test func onATerminalAPersonIsAsked() async throws {
+    var request = try Fixtures.request()
+    request.isInteractive = true
+    let no = try await deploy(ScriptedHost(), request: request, answer: "no")
+    #expect(no.exitStatus == 1)
+    #expect(no.outcome == .unchanged)
+    let yes = try await deploy(ScriptedHost(), request: request, answer: "yes")
+    #expect(yes.exitStatus == 0)
+  }
+
+  @Test func theClientsOwnGateDecides() async throws {
+    let request = try Fixtures.request(steps: "preflight release env pull recreate health url commit")
+    let bad = try await deploy(ScriptedHost(), request: request, clientStep: ClientStepResult(succeeded: false, message: "502"))
+    #expect(bad.exitStatus == 3)
+    #expect(bad.problem?.cause?.contains("502") == true)
+    let good = try await deploy(ScriptedHost(), request: request)
+    #expect(good.exitStatus == 0)
+  }
+
+  @Test func skippedStepsStayOut() async throws {
+    let host = ScriptedHost(), events = Events()
+    var request = try Fixtures.request()
+    request.options.skip = ["backup"]
+    let summary = try await deploy(host, request: request, events: events)
+    #expect(summary.exitStatus == 0)
+    #expect(!events.names { if case .stepStarted(_, let step) = $0 { step } else { nil } }.contains("backup"))
+  }
+
+  @Test func rollbackGoesToPreviousNeverToTheNextLowerNumber() async throws {
+    let host = ScriptedHost()
+    let current = try Fixtures.release(6, "v1.4.0", previous: 3), target = try Fixtures.release(3, "v1.1.0", previous: 1)
+    await host.set {
+      $0.files["/opt/market-bot/current/release.json"] = current
+      $0.files["/opt/market-bot/releases/3/release.json"] = target
+    }
+    let request = try Fixtures.request(.rollback(to: nil), steps: "preflight release backup migrate recreate health commit")
+    let events = Events()
+    let summary = try await deploy(host, request: request, events: events)
+    #expect(summary.exitStatus == 0)
+    #expect(summary.to == "v1.1.0")
+    #expect(summary.from == "v1.4.0")
+    let started = events.names { if case .stepStarted(_, let step) = $0 { step } else { nil } }
+    #expect(started == ["preflight", "release", "recreate", "health"])
+  }
+
+  @Test func withNothingOlderRollbackSaysSo() async throws {
+    let host = ScriptedHost()
+    let current = try Fixtures.release(1, "v1.0.0", previous: 0)
+    await host.set { $0.files["/opt/market-bot/current/release.json"] = current }
+    let summary = try await deploy(host, request: try Fixtures.request(.rollback(to: nil), steps: "preflight release recreate health commit"))
+    #expect(summary.exitStatus == 1)
+    #expect(summary.problem?.state == "nothing was changed")
+  }
+}

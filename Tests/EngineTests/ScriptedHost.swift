@@ -1,0 +1,248 @@
+import Diagnostics
+import Engine
+import Foundation
+import Inventory
+import Synchronization
+
+/// A host that speaks the runner's protocol (docs/runner.md) from memory: steps "run" by looking up how they should end. No clock, no network.
+actor ScriptedHost {
+  struct Step: Sendable { var directory: String, kind: String, side: String, changes: Bool, after: Bool }
+
+  var files: [String: String] = [:]
+  var facts = "user=deploy\ncurrent=\n"
+  /// Step name → status that it ends with.
+  var failing: [String: Int] = [:]
+  /// Facts that a step reports: step name → members.
+  var reports: [String: [String: String]] = [:]
+  /// JSON of the holder, where the lock is held.
+  var lockedBy: String?
+  /// The connection breaks once, when this step has started.
+  var breakAt: String?
+  /// Reported as the health of what the undo left.
+  var healthyAfterUndo = "true"
+  var undoFails = false
+
+  private(set) var log = ""
+  private(set) var messages: [String] = []
+  private(set) var aborts: [String] = []
+  private(set) var connections = 0
+  private var nonce = ""
+  private var queue: [Step] = []
+  private var ran: [Step] = []
+  private var sealed = false
+  private var opened = false
+  private var closed = false
+  private var committed = false
+  private var waitingFor: Step?
+  private var subscribers: [ScriptedChannel] = []
+
+  func set(_ change: @Sendable (isolated ScriptedHost) -> Void) { change(self) }
+
+  func connect() -> ScriptedChannel {
+    connections += 1
+    let channel = ScriptedChannel(host: self)
+    channel.push(.error(Array("H\n".utf8)))
+    return channel
+  }
+
+  func receive(_ line: String, body: [UInt8], from channel: ScriptedChannel) {
+    messages.append(line)
+    let words = line.split(separator: " ").map(String.init)
+    switch words[0] {
+    case "facts": channel.reply("facts", facts)
+    case "get":
+      if let text = files[words[1]] ?? configFile(words[1]) { channel.reply("file", text) } else { channel.reply("none", "") }
+    case "open":
+      if let lockedBy { return channel.reply("locked", lockedBy) }
+      nonce = words[1]
+      opened = true
+      subscribers = [channel]
+      channel.reply("granted", "7")
+      event("opened", #""number":7,"previous":null"#)
+    case "follow":
+      channel.reply("following", closed ? "ended" : "live")
+      channel.push(.output(Array(Array(log.utf8)[Int(words[2])!...])))
+      subscribers = [channel]
+      advance()
+    case "steps":
+      queue += Self.steps(inTar: body)
+      channel.reply("ok", "")
+      advance()
+    case "seal":
+      sealed = true
+      channel.reply("ok", "")
+      advance()
+    case "result":
+      channel.reply("ok", "")
+      if let step = waitingFor {
+        waitingFor = nil
+        finish(step, status: Int(words[3])!)
+        advance()
+      }
+    case "abort":
+      aborts.append(String(decoding: body, as: UTF8.self))
+      channel.reply("ok", "")
+      undo("aborted", aborts.last!)
+    case "beat": channel.reply("beat", "live")
+    case "bye": break
+    default: channel.reply("refused", "unknown")
+    }
+  }
+
+  private func configFile(_ path: String) -> String? {
+    path.hasSuffix("/config.json") ? files["config.json"] : nil
+  }
+
+  private func advance() {
+    guard opened, !closed, waitingFor == nil else { return }
+    while !queue.isEmpty {
+      let step = queue[0]
+      if step.side == "commit" {
+        queue.removeFirst()
+        committed = true
+        event("committed", #""release":7"#)
+        continue
+      }
+      if !ran.contains(where: { $0.directory == step.directory }) {
+        ran.append(step)
+        event("started", #""step":"\#(step.directory)""#)
+        if breakAt == String(step.directory.drop { $0 != "-" }.dropFirst()) {
+          breakAt = nil
+          for subscriber in subscribers { subscriber.cut() }
+          subscribers = []
+          return
+        }
+      }
+      queue.removeFirst()
+      if step.side == "client" {
+        waitingFor = step
+        event("waiting", #""step":"\#(step.directory)""#)
+        return
+      }
+      let name = StepBatch.name(of: step.directory)
+      output("output of \(name)\n")
+      for (key, value) in (reports[name] ?? [:]).sorted(by: { $0.key < $1.key }) {
+        event("fact", #""step":"\#(step.directory)","key":"\#(key)","value":\#(value)"#)
+      }
+      if !finish(step, status: failing[name] ?? 0) { return }
+    }
+    if sealed { close(committed ? "committed" : "unchanged") } else { event("waiting", #""step":null"#) }
+  }
+
+  @discardableResult private func finish(_ step: Step, status: Int) -> Bool {
+    event("ended", #""step":"\#(step.directory)","status":\#(status),"signal":null,"timeout":false,"seconds":0.1"#)
+    guard status != 0, !step.after else { return true }
+    undo("step-failed", "\(step.directory) failed")
+    return false
+  }
+
+  private func undo(_ reason: String, _ text: String) {
+    guard !closed, !committed else { return }
+    queue = []
+    event("undoing", #""reason":"\#(reason)","text":\#(JSONValue.string(text).text())"#)
+    let changed = ran.contains(where: \.changes)
+    for step in ran.reversed() { event("undone", #""step":"\#(step.directory)","status":\#(undoFails ? 1 : 0),"attempts":1"#) }
+    close(undoFails ? "stuck" : changed ? "undone" : "unchanged", healthy: changed ? healthyAfterUndo : "null")
+  }
+
+  private func close(_ outcome: String, healthy: String = "true") {
+    closed = true
+    event("closed", #""outcome":"\#(outcome)","healthy":\#(healthy),"recovery":false"#)
+  }
+
+  private func event(_ name: String, _ members: String) {
+    output("\n\u{1}{\"event\":\"\(name)\",\"k\":\"\(nonce)\",\(members)}\n")
+  }
+
+  private func output(_ text: String) {
+    log += text
+    for subscriber in subscribers { subscriber.push(.output(Array(text.utf8))) }
+  }
+
+  private static func steps(inTar tar: [UInt8]) -> [Step] {
+    var steps: [Step] = []
+    var offset = 0
+    while offset + 512 <= tar.count, tar[offset] != 0 {
+      let name = String(decoding: tar[offset..<offset + 100].prefix { $0 != 0 }, as: UTF8.self)
+      let size = Int(String(decoding: tar[offset + 124..<offset + 135], as: UTF8.self), radix: 8)!
+      if name.hasSuffix("/meta") {
+        let text = String(decoding: tar[offset + 512..<offset + 512 + size], as: UTF8.self)
+        func value(_ key: String) -> String {
+          text.split(separator: "\n").first { $0.hasPrefix(key + "=") }.map { $0.dropFirst(key.count + 2).dropLast() }.map(String.init) ?? ""
+        }
+        steps.append(
+          Step(
+            directory: String(name.dropLast(5)), kind: value("KIND"), side: value("SIDE"), changes: value("CHANGES") == "1",
+            after: value("AFTER") == "1"))
+      }
+      offset += 512 + (size + 511) / 512 * 512
+    }
+    return steps
+  }
+}
+
+/// The client's end of a conversation with a `ScriptedHost`.
+final class ScriptedChannel: ByteChannel {
+  private struct Cut: Error {}
+  private let host: ScriptedHost
+  private let stream: AsyncThrowingStream<ByteChunk, any Error>
+  private let continuation: AsyncThrowingStream<ByteChunk, any Error>.Continuation
+  private let iterator: Mutex<AsyncThrowingStream<ByteChunk, any Error>.AsyncIterator?>
+  private let incoming = Mutex<[UInt8]>([])
+
+  init(host: ScriptedHost) {
+    self.host = host
+    (stream, continuation) = AsyncThrowingStream.makeStream()
+    iterator = Mutex(nil)
+  }
+
+  func push(_ chunk: ByteChunk) { continuation.yield(chunk) }
+  func cut() { continuation.finish(throwing: Cut()) }
+  func reply(_ tag: String, _ body: String) { push(.error(Array("\(tag) \(body.utf8.count)\n\(body)".utf8))) }
+
+  func write(_ bytes: [UInt8]) async throws {
+    let messages = incoming.withLock { buffer -> [(String, [UInt8])] in
+      buffer += bytes
+      var messages: [(String, [UInt8])] = []
+      while let feed = buffer.firstIndex(of: 0x0a) {
+        let line = String(decoding: buffer[..<feed], as: UTF8.self)
+        let hasBody = ["open", "steps", "result", "abort", "query"].contains { line.hasPrefix($0 + " ") }
+        let count = hasBody ? Int(line.split(separator: " ").last!)! : 0
+        guard buffer.count >= feed + 1 + count else { break }
+        messages.append((line, Array(buffer[(feed + 1)..<(feed + 1 + count)])))
+        buffer.removeFirst(feed + 1 + count)
+      }
+      return messages
+    }
+    for (line, body) in messages { await host.receive(line, body: body, from: self) }
+  }
+
+  func read() async throws -> ByteChunk? {
+    for try await chunk in stream { return chunk }
+    return nil
+  }
+
+  func close() async { continuation.finish() }
+}
+
+/// A client whose every answer the test gives; an unexpected call is a fault.
+struct ScriptedClient: DeploymentClient {
+  let host: ScriptedHost
+  let bundle: HostBundle
+  var answer: String?
+  var clientStep = ClientStepResult(succeeded: true, message: "status 200")
+  var env: ResolvedEnv?
+
+  func attach() async throws -> Attachment {
+    let attachment = Attachment(host: "bot-1", channel: await host.connect(), bundle: bundle)
+    await attachment.start()
+    return attachment
+  }
+  func resolveEnv(host: String?, generated: String?, current: Release?) throws -> ResolvedEnv? { env }
+  func playbook(text: String, name: String) throws -> Playbook { Playbook(name: name, steps: try Fixtures.steps(text)) }
+  func ask(_ question: DeploymentQuestion) async -> String? { answer }
+  func perform(_ step: StepSpec, context: StepContext) async -> ClientStepResult { clientStep }
+  func sleep(_ duration: Duration) async throws { try await Task.sleep(for: .seconds(3600)) }
+  func uptime() -> Double { 0 }
+  func timestamp() -> String { "2026-11-21T03:00:00Z" }
+}
