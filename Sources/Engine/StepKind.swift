@@ -99,6 +99,10 @@ public struct StepContext: Sendable {
   /// Rollback: the release that is gone back to.
   public var target: Release?
   public var targetConfig: ComposeConfig?
+  /// Password for `inventory.registry`.
+  public var registryPassword: Secret?
+  /// The client's clock when the facts arrived, in milliseconds since 1970.
+  public var now: Int64 = 0
   /// Lowercase hex SHA-256.
   public var sha256: @Sendable ([UInt8]) -> String
 

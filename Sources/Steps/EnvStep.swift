@@ -1,0 +1,88 @@
+import Diagnostics
+public import Engine
+
+/// Writes the release's env file and lets Compose on the host say what it understood: config.json in the step's directory.
+public struct EnvStep: StepKind {
+  public init() {}
+
+  /// Names only, never values.
+  public func plan(_ context: StepContext) -> [Change] {
+    var new: [String: String] = [:]
+    for value in context.env ?? [] { new[value.name] = context.sha256(Array(value.value.utf8)) }
+    if let target = context.target { new = target.env }
+    let old = context.current?.env ?? [:]
+    return Set(old.keys).union(new.keys).sorted().compactMap { name in
+      switch (old[name], new[name]) {
+      case (nil, _): Change(.create, "env \(name)", detail: ["+ \(name)"])
+      case (_, nil): Change(.delete, "env \(name)", detail: ["- \(name)"])
+      case (let before, let after): before == after ? nil : Change(.update, "env \(name)", detail: ["~ \(name)"])
+      }
+    }
+  }
+
+  public func payload(_ context: StepContext) throws -> StepPayload {
+    var files: [StepPayload.File] = []
+    let values = context.env ?? []
+    if context.env != nil {
+      let text = try context.envText ?? envFile(values.map { ($0.name, $0.value) })
+      files.append(StepPayload.File("env", bytes: Array(text.utf8)))
+    }
+    if !context.generated.isEmpty {
+      let generated = context.generated.sorted { $0.key < $1.key }.map { ($0.key, $0.value.reveal()) }
+      files.append(StepPayload.File("generated", bytes: Array(try envFile(generated).utf8)))
+    }
+    // VERSION is the deployment's; it stands in a file of its own so that `env_file: .env` doesn't carry it into every container.
+    files.append(StepPayload.File("version.env", bytes: Array(try envFile([("VERSION", context.version)]).utf8)))
+    files.append(StepPayload.File("check.json", bytes: Array(checkFile(values.map(\.name)).utf8)))
+    return StepPayload(
+      script: "env", timeout: .seconds(60), hasUndo: true,
+      parameters: [("COMPOSE_DIR", composeDirectory(context.inventory))], files: files)
+  }
+}
+
+/// Top-level member of the check file, which Compose interpolates and gives back as it understood it.
+let checkKey = "x-orchestrate-env"
+
+/// A second compose file that asks for each value by name: what comes back in config.json proves that Compose reads what was written.
+private func checkFile(_ names: [String]) -> String {
+  var members = JSONObject()
+  for name in names { members[name] = .string("${\(name)}") }
+  return JSONValue.object([checkKey: .object(members)]).text() + "\n"
+}
+
+/// What Compose parsed out of the env file is what was written, or the names (sorted) for which it isn't.
+public func verifyEnv(_ context: StepContext, _ config: ComposeConfig) -> [String] {
+  var differing: Set<String> = []
+  let parsed = config.root[checkKey]
+  for value in context.env ?? [] {
+    let wanted = context.sha256(Array(value.value.utf8))
+    guard let text = parsed?[value.name]?.stringValue.map(unescapeDollars),
+      context.sha256(Array(text.utf8)) == wanted
+    else {
+      differing.insert(value.name)
+      continue
+    }
+    // A service that reads the file in another dialect (`format: raw`) gets the quotes too.
+    guard let written = try? quoted(value.name, value.value), written != value.value else { continue }
+    for service in config.serviceNames {
+      let seen = config.service(service)?["environment"]?[value.name]?.stringValue.map(unescapeDollars)
+      if seen == written { differing.insert(value.name) }
+    }
+  }
+  return differing.sorted()
+}
+
+/// `docker compose config` doubles each dollar, so that its output can be read again.
+func unescapeDollars(_ text: String) -> String {
+  var out = ""
+  var pending = false
+  for scalar in text.unicodeScalars {
+    if scalar == "$" && pending {
+      pending = false
+      continue
+    }
+    pending = scalar == "$"
+    out.unicodeScalars.append(scalar)
+  }
+  return out
+}

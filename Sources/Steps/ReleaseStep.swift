@@ -1,0 +1,86 @@
+import Diagnostics
+public import Engine
+public import Inventory
+
+/// Puts the release's own files on the host, under its number: compose file, playbook, files of the project. For a rollback: a copy of the
+/// release that is gone back to.
+public struct ReleaseStep: StepKind {
+  public var settings: ReleaseSettings
+
+  public init(settings: ReleaseSettings = ReleaseSettings()) { self.settings = settings }
+
+  public func plan(_ context: StepContext) -> [Change] {
+    var changes: [Change] = []
+    let version = context.target?.version ?? context.version
+    if let current = context.current {
+      if current.version != version {
+        changes.append(Change(.update, "release", detail: ["~ version: \(current.version) → \(version)"]))
+      }
+    } else {
+      changes.append(Change(.create, "release", detail: ["+ version: \(version)"]))
+    }
+    let new: [String: String]
+    if let effective = effectiveConfig(context) {
+      new = Dictionary(effective.mounts.map { ($0.path, $0.sha256) }, uniquingKeysWith: { first, _ in first })
+    } else {
+      new = context.target?.files ?? [:]
+    }
+    let old = context.current?.files ?? [:]
+    for path in Set(old.keys).union(new.keys).sorted() where old[path] != new[path] {
+      switch (old[path], new[path]) {
+      case (nil, _): changes.append(Change(.create, "file \(path)", detail: ["+ \(path)"]))
+      case (_, nil): changes.append(Change(.delete, "file \(path)", detail: ["- \(path)"]))
+      case (let before?, let after?):
+        changes.append(Change(.update, "file \(path)", detail: ["~ \(path): \(before.prefix(12)) → \(after.prefix(12))"]))
+      }
+    }
+    return changes
+  }
+
+  public func payload(_ context: StepContext) throws -> StepPayload {
+    if let target = context.target { return try rollbackPayload(context, target: target) }
+    guard let compose = context.projectFiles[context.inventory.compose] else {
+      throw OrchestrateError(
+        .configuration, "the compose file \(context.inventory.compose) wasn't found", step: "release",
+        remedy: "name it in the inventory: `compose: FILE`")
+    }
+    var files = [
+      StepPayload.File("compose.yml", bytes: compose.bytes),
+      StepPayload.File("playbook.yml", bytes: Array(context.playbookText.utf8)),
+    ]
+    for path in context.projectFiles.keys.sorted() {
+      guard let file = context.projectFiles[path] else { continue }
+      files.append(StepPayload.File("project/\(path)", mode: mountMode(file.mode), bytes: file.bytes))
+    }
+    return StepPayload(
+      script: "release", timeout: .seconds(60), hasUndo: true,
+      parameters: [("COPY_OF", ""), ("COMPOSE_DIR", composeDirectory(context.inventory))], files: files)
+  }
+
+  private func rollbackPayload(_ context: StepContext, target: Release) throws -> StepPayload {
+    var release = target
+    release.number = context.number
+    release.copyOf = target.number
+    release.created = timestamp(milliseconds: context.now)
+    var files: [StepPayload.File] = []
+    if let effective = effectiveConfig(context) {
+      release.images = effective.images
+      release.services = effective.config.serviceNames
+      files.append(StepPayload.File("effective.json", bytes: Array((effective.config.root.text() + "\n").utf8)))
+      files.append(StepPayload.File("images.yml", bytes: Array(imagesFile(effective.images).utf8)))
+    }
+    files.append(StepPayload.File("release.json", bytes: try release.json()))
+    return StepPayload(
+      script: "release", timeout: .seconds(60), hasUndo: true,
+      parameters: [("COPY_OF", String(target.number)), ("COMPOSE_DIR", composeDirectory(context.inventory))], files: files)
+  }
+}
+
+/// Containers run as users of their own and must read what they mount: what matters of a mode is whether it is executable.
+func mountMode(_ mode: Int) -> Int { mode & 0o111 != 0 ? 0o755 : 0o644 }
+
+/// The compose file's folder, relative to the project folder: relative paths in it start there. Empty: the project folder itself.
+func composeDirectory(_ inventory: Inventory) -> String {
+  let parts = inventory.compose.split(separator: "/").dropLast().filter { $0 != "." }
+  return parts.joined(separator: "/")
+}

@@ -1,0 +1,74 @@
+import Diagnostics
+public import Engine
+public import Inventory
+
+/// The engine's own first step after the plan: writes down what the release is (effective.json, images.yml, release.json), puts mounted
+/// files under names that follow their content, and lets Compose read the result. No playbook names it.
+public struct SealStep: StepKind {
+  public var playbook: Playbook
+
+  public init(playbook: Playbook) { self.playbook = playbook }
+
+  public func plan(_ context: StepContext) -> [Change] { [] }
+
+  public func payload(_ context: StepContext) throws -> StepPayload {
+    guard let effective = effectiveConfig(context) else {
+      throw OrchestrateError(.internalFault, "the release's configuration hasn't been computed", step: "seal")
+    }
+    let mounts = effective.mounts.map { "\($0.sha256)\t\($0.path)\n" }.joined()
+    return StepPayload(
+      script: "seal", timeout: .seconds(60), hasUndo: true,
+      files: [
+        StepPayload.File("effective.json", bytes: Array((effective.config.root.text() + "\n").utf8)),
+        StepPayload.File("images.yml", bytes: Array(imagesFile(effective.images).utf8)),
+        StepPayload.File("release.json", bytes: try release(context, effective).json()),
+        StepPayload.File("mounts", bytes: Array(mounts.utf8)),
+      ])
+  }
+
+  func release(_ context: StepContext, _ effective: EffectiveConfig) -> Release {
+    var release = Release(
+      number: context.number, version: context.version, previous: context.current?.number ?? 0,
+      created: timestamp(milliseconds: context.now), playbook: context.playbookText)
+    release.images = effective.images
+    release.services = effective.config.serviceNames
+    for step in playbook.steps {
+      if case .migrate(let settings) = step.settings { release.schemaPolicy = settings.rollback.rawValue }
+    }
+    for value in context.env ?? [] {
+      release.env[value.name] = context.sha256(Array(value.value.utf8))
+      if value.origin == .fallback { release.envDefaults.append(value.name) }
+    }
+    for mount in effective.mounts { release.files[mount.path] = mount.sha256 }
+    return release
+  }
+}
+
+/// images.yml: every image by digest and local tag, in a form that both YAML and sed read.
+func imagesFile(_ images: [String: Release.Image]) -> String {
+  var text = "services:\n"
+  if images.isEmpty { text = "services: {}\n" }
+  for service in images.keys.sorted() {
+    guard let image = images[service] else { continue }
+    text += "  \(JSONValue.string(service).text()):\n"
+    for (key, value) in [("reference", image.reference), ("digest", image.digest), ("id", image.id), ("tag", image.tag)] {
+      text += "    \(key): \(JSONValue.string(value).text())\n"
+    }
+  }
+  return text
+}
+
+/// `2026-11-21T09:30:00Z`
+func timestamp(milliseconds: Int64) -> String {
+  let seconds = milliseconds / 1000
+  // Days to civil date: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
+  let days = seconds / 86400, rest = seconds % 86400
+  let z = days + 719468, era = z / 146097, dayOfEra = z % 146097
+  let yearOfEra = (dayOfEra - dayOfEra / 1460 + dayOfEra / 36524 - dayOfEra / 146096) / 365
+  let dayOfYear = dayOfEra - (365 * yearOfEra + yearOfEra / 4 - yearOfEra / 100)
+  let m = (5 * dayOfYear + 2) / 153
+  let month = m < 10 ? m + 3 : m - 9
+  let year = yearOfEra + era * 400 + (month <= 2 ? 1 : 0)
+  func two(_ value: Int64) -> String { value < 10 ? "0\(value)" : "\(value)" }
+  return "\(year)-\(two(month))-\(two(dayOfYear - (153 * m + 2) / 5 + 1))T\(two(rest / 3600)):\(two(rest % 3600 / 60)):\(two(rest % 60))Z"
+}

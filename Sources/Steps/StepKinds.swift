@@ -1,0 +1,15 @@
+public import Engine
+public import Inventory
+
+/// The kind of step that a playbook's entry asks for. One file per kind; scripts: playbooks/steps/<kind>.{apply,undo}.sh.
+public func stepKind(for spec: StepSpec) -> any StepKind {
+  switch spec.settings {
+  case .preflight(let settings): PreflightStep(settings: settings)
+  case .release(let settings): ReleaseStep(settings: settings)
+  case .env: EnvStep()
+  case .pull(let settings): PullStep(settings: settings)
+  case .commit: CommitStep()
+  case .prune(let settings): PruneStep(settings: settings)
+  case .backup, .migrate, .recreate, .health, .run: preconditionFailure("the step kind \(spec.kind) isn't registered")
+  }
+}
