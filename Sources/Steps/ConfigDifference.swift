@@ -1,4 +1,5 @@
 public import Engine
+import Inventory
 
 /// What masks secrets in the differences of two configurations.
 public struct DifferenceMask: Sendable {

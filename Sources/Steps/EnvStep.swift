@@ -1,5 +1,6 @@
 import Diagnostics
 public import Engine
+import Inventory
 
 /// Writes the release's env file and lets Compose on the host say what it understood: config.json in the step's directory.
 public struct EnvStep: StepKind {

@@ -58,22 +58,5 @@ public func imagesToPull(_ context: StepContext, _ config: ComposeConfig) -> [(s
   }
 }
 
-/// What the pull step of this deployment reported, with the local tags: `StepContext.images`.
-public func pulledImages(_ context: StepContext) -> [String: Release.Image] {
-  var images: [String: Release.Image] = [:]
-  for facts in context.reported.values {
-    for (key, value) in facts where key.hasPrefix("image.") {
-      guard let reference = value["reference"]?.stringValue, let digest = value["digest"]?.stringValue,
-        let id = value["id"]?.stringValue
-      else { continue }
-      let service = String(key.dropFirst("image.".count))
-      images[service] = Release.Image(
-        reference: reference, digest: digest, id: id,
-        tag: localTag(project: context.inventory.project, service: service, digest: digest))
-    }
-  }
-  return images
-}
-
 /// `registry:5000/bot:v1.0.0 (sha256:0123456789ab)`
 func describe(_ image: Release.Image) -> String { "\(image.reference) (\(image.digest.prefix(19)))" }
