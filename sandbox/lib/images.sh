@@ -51,10 +51,12 @@ image_current() {
   image_exists "$tag" && [ "$(docker image inspect --format "{{index .Config.Labels \"$LABEL.source\"}}" "$tag")" = "$(tree_hash "$@")" ]
 }
 
-# image_from TAG CONTEXT PATH...: builds TAG from CONTEXT unless it was built from the same files.
+# image_from TAG CONTEXT PATH...: builds TAG from CONTEXT unless it was built from the same files. Only `up` and `images`
+# replace an image: several clones share the sandbox, and a droplet of an older one must not undo a newer one's work.
 image_from() {
   local tag=$1 context=$2
   shift 2
+  if [ -z "${REPLACE:-}" ] && image_exists "$tag"; then return 0; fi
   image_current "$tag" "$context" "$@" || build "$tag" "$context" --label "$LABEL.source=$(tree_hash "$context" "$@")"
 }
 
@@ -74,7 +76,7 @@ push() {
   shift
   for tag in "$@"; do
     docker tag "$local_tag" "$registry/$tag"
-    quietly "pushing $tag" docker --config "$STATE/registry/client" push "$registry/$tag"
+    quietly "pushing $tag" docker --config "$STATE/registry/client" push --quiet "$registry/$tag"
     docker rmi "$registry/$tag" >/dev/null
   done
 }

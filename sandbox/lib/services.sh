@@ -11,6 +11,7 @@ network_up() {
 service_up() {
   local name=orchestrate-$1 image=$2 want have
   shift 2
+  if [ -z "${REPLACE:-}" ] && [ "$(docker inspect --format '{{.State.Running}}' "$name" 2>/dev/null)" = true ]; then return 0; fi
   want=$(printf '%s\n' "$(docker image inspect --format '{{.Id}}' "$image")" "$@" | sha256sum | cut -c1-16)
   have=$(docker inspect --format "{{index .Config.Labels \"$LABEL.arguments\"}} {{.State.Running}}" "$name" 2>/dev/null || :)
   [ "$have" != "$want true" ] || return 0
@@ -73,7 +74,7 @@ registry_up() {
     -p "127.0.0.1:$port:5000" -p "127.0.0.1:$(cat "$STATE/registry-control.port"):5002" \
     -v "$STATE/ca:/certs:ro" -v "$dir/auth:/auth:ro" -v "$dir/data:/data" \
     -v "$STATE/services/delay-proxy:/usr/local/bin/delay-proxy:ro" -v "$STATE/services/registry:/usr/local/bin/registry:ro" \
-    -- /usr/local/bin/registry
+    -e "SCRIPTS=$(tree_hash "$ROOT/sandbox/delay-proxy" "$ROOT/sandbox/services")" -- /usr/local/bin/registry
   registry_wait
 }
 
