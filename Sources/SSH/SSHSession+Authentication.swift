@@ -1,0 +1,298 @@
+import CLibSSH2
+import Diagnostics
+
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Musl)
+  import Musl
+#else
+  import Darwin
+#endif
+
+/// A key that can be offered: the public half, and how to get a signature. Opening the private half is put off until the host
+/// wants it, so that nobody is asked for the passphrase of a key that is of no use.
+private struct Offer: Sendable {
+  var name: String
+  var blob: [UInt8]
+  var sign: @Sendable (_ data: [UInt8], _ algorithm: String) async -> Result<[UInt8], SSHError>
+}
+
+/// One signature on its way: libssh2 asks for it in a callback that may say "again".
+private final class Signature: @unchecked Sendable {  // confined to the loop's thread
+  var request: [UInt8]?
+  var isAsked = false
+  var result: Result<[UInt8], SSHError>?
+}
+
+extension SSHSession {
+  /// sshd's MaxAuthTries is 6 by default, after which it says nothing useful any more.
+  private static let offerLimit = 5
+
+  /// Offers keys until one is accepted. Returns the seconds that a person took for passphrases.
+  func authenticate(until deadline: Double) async throws(SSHError) -> Double {
+    let clock = PersonClock()
+    var faults: [SSHError] = []
+    let offers = await self.offers(clock, &faults)
+    var refused: [String] = []
+    measured.roundTrips += 1
+    for offer in offers.prefix(Self.offerLimit) {
+      switch try await attempt(offer, clock, deadline) {
+      case .accepted: return clock.seconds
+      case .refused: refused.append(offer.name)
+      case .unsigned(let fault): faults.append(fault)
+      case .ended: throw authenticationError(refused, faults, "the host closed the connection")
+      }
+    }
+    let skipped = offers.count - min(offers.count, Self.offerLimit)
+    throw authenticationError(refused, faults, skipped > 0 ? "\(skipped) more keys were not offered" : nil)
+  }
+
+  private func authenticationError(_ refused: [String], _ faults: [SSHError], _ note: String?) -> SSHError {
+    let who = "\(configuration.user)@\(configuration.address)"
+    var details = faults.map(\.message)
+    if let note { details.append(note) }
+    let detail = details.isEmpty ? nil : details.joined(separator: "; ")
+    if refused.isEmpty, let fault = faults.first {
+      return error(fault.code, "no key could be used for \(who): \(fault.message)", detail: faults.count > 1 ? detail : nil)
+    }
+    if refused.isEmpty { return error(.authenticationFailed, "there is no key to offer for \(who)", detail: detail) }
+    return error(
+      .authenticationFailed, "the host accepts none of these keys for \(who): \(refused.joined(separator: ", "))", detail: detail)
+  }
+
+  // MARK: One key
+
+  private enum Attempt {
+    case accepted, refused, ended
+    case unsigned(SSHError)
+  }
+
+  private func attempt(_ offer: Offer, _ clock: PersonClock, _ deadline: Double) async throws(SSHError) -> Attempt {
+    measured.roundTrips += 1
+    let signature = Signature()
+    // libssh2 1.10 would sign RSA with SHA-1 under the name that stands in the blob; a blob that says rsa-sha2-512 is taken by sshd
+    // for what it is (seen with 9.2 and 10.0), and the name with it.
+    let blob = Self.renamedForSHA2(offer.blob)
+    let user = configuration.user
+    var context: UnsafeMutableRawPointer? = Unmanaged.passUnretained(signature).toOpaque()
+    while true {
+      if let failure { throw failure }
+      guard let raw else { throw error(.channelClosed, "not connected") }
+      let status = withExtendedLifetime(signature) {
+        libssh2_userauth_publickey(raw, user, blob, blob.count, signCallback, &context)
+      }
+      settle()
+      if status == 0 { return .accepted }
+      if status != LIBSSH2_ERROR_EAGAIN { return try judge(status, signature) }
+      if let request = signature.request, !signature.isAsked {
+        signature.isAsked = true
+        measured.roundTrips += 1
+        let algorithm = Self.algorithm(in: request)
+        Task { [weak self] in
+          signature.result = await offer.sign(request, algorithm)
+          await self?.wakeAll()
+        }
+      }
+      try await parkOrThrow(until: deadline + clock.seconds + (clock.asking ? 600 : 0), "authentication")
+    }
+  }
+
+  private func judge(_ status: Int32, _ signature: Signature) throws(SSHError) -> Attempt {
+    if case .failure(let fault)? = signature.result { return .unsigned(fault) }
+    if status == LIBSSH2_ERROR_AUTHENTICATION_FAILED { return .refused }
+    if wire.ended || status == LIBSSH2_ERROR_PUBLICKEY_UNVERIFIED { return .ended }
+    throw fault(Int(status), "authentication")
+  }
+
+  /// The name of the algorithm that is to sign, from the data to be signed (RFC 4252, section 7).
+  private static func algorithm(in request: [UInt8]) -> String {
+    var reader = SSHReader(request)
+    _ = reader.string()  // session identifier
+    _ = reader.byte()  // SSH_MSG_USERAUTH_REQUEST
+    for _ in 0..<3 { _ = reader.string() }  // user, service, "publickey"
+    _ = reader.byte()  // TRUE
+    return reader.text() ?? ""
+  }
+
+  private static func renamedForSHA2(_ blob: [UInt8]) -> [UInt8] {
+    var reader = SSHReader(blob)
+    guard reader.text() == "ssh-rsa" else { return blob }
+    var writer = SSHWriter()
+    writer.string("rsa-sha2-512")
+    return writer.bytes + reader.rest
+  }
+
+  // MARK: Which keys
+
+  /// Explicit key texts first; then what the agent has of the configured files; the rest of the agent; the files themselves.
+  private func offers(_ clock: PersonClock, _ faults: inout [SSHError]) async -> [Offer] {
+    var first: [Offer] = []
+    var files: [Offer] = []
+    for identity in configuration.identities {
+      switch await offer(identity, clock) {
+      case .success(let offer)?:
+        if case .key = identity { first.append(offer) } else { files.append(offer) }
+      case .failure(let fault)?: faults.append(fault)
+      case nil: continue
+      }
+    }
+    var agentKeys: [Offer] = []
+    if configuration.agent, let agent = AgentClient(socket: configuration.agentSocket) {
+      for key in await offLoop({ agent.keys() }) ?? [] {
+        var reader = SSHReader(key.blob)
+        guard Self.signable.contains(reader.text() ?? "") else { continue }
+        agentKeys.append(Self.offer(of: agent, key))
+      }
+    }
+    let fileBlobs = files.map(\.blob)
+    let (matching, others) = (
+      agentKeys.filter { fileBlobs.contains($0.blob) }, agentKeys.filter { !fileBlobs.contains($0.blob) }
+    )
+    let unmatched = files.filter { file in !matching.contains { $0.blob == file.blob } }
+    // Some of the five tries are kept for the files that were named.
+    let room = max(0, Self.offerLimit - first.count - matching.count - min(unmatched.count, 2))
+    let kept = configuration.identitiesOnly ? [] : Array(others.prefix(room))
+    let late = configuration.identitiesOnly ? [] : Array(others.dropFirst(room))
+    return first + matching + kept + unmatched + late
+  }
+
+  private static let signable: Set<String> = [
+    "ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "ssh-rsa",
+  ]
+
+  private static func offer(of agent: AgentClient, _ key: AgentClient.Key) -> Offer {
+    Offer(name: "\(key.comment) (agent)", blob: key.blob) { data, algorithm in
+      let signature = await offLoop { agent.sign(data, key: key.blob, algorithm: algorithm) }
+      return signature.map { .success($0) }
+        ?? .failure(SSHError(.keyUnreadable, "the agent didn't sign with \(key.comment)"))
+    }
+  }
+
+  /// nil: a file that isn't there (ssh -G lists the default names whether they exist or not).
+  private func offer(_ identity: SSHIdentity, _ clock: PersonClock) async -> Result<Offer, SSHError>? {
+    let name: String
+    let text: [UInt8]
+    var publicBlob: [UInt8]?
+    switch identity {
+    case .key(let secret, let given):
+      name = given
+      text = Array(secret.reveal().utf8)
+    case .file(let path):
+      name = path
+      if case .success(let line) = readFile(path + ".pub") {
+        let words = line.split(whereSeparator: { $0 == 32 || $0 == 9 || $0 == 10 || $0 == 13 })
+        if words.count >= 2 { publicBlob = Base64.decode(words[1]) }
+      }
+      switch readFile(path) {
+      case .success(let bytes): text = bytes
+      case .failure(let fault) where fault.number == ENOENT: return nil
+      case .failure(let fault):
+        return .failure(error(.keyUnreadable, "the key \(path) can't be read: \(errorText(fault.number))"))
+      }
+    }
+    do throws(PrivateKeyFile.Fault) {
+      let file = try PrivateKeyFile(text)
+      let opener = KeyOpener(file: file, name: name, passphrase: configuration.passphrase, clock: clock)
+      let blob: [UInt8]
+      if let known = file.publicBlob ?? publicBlob {
+        blob = known
+      } else {
+        switch await opener.open() {
+        case .success(let key): blob = key.publicBlob
+        case .failure(let fault): return .failure(fault)
+        }
+      }
+      return .success(
+        Offer(name: name, blob: blob) { data, algorithm in
+          switch await opener.open() {
+          case .failure(let fault): return .failure(fault)
+          case .success(let key):
+            return key.sign(data, algorithm: algorithm).map { .success($0) }
+              ?? .failure(SSHError(.keyUnreadable, "the key \(name) can't sign with \(algorithm)"))
+          }
+        })
+    } catch { return .failure(KeyOpener.describe(error, name)) }
+  }
+}
+
+/// How long a person has been asked for passphrases: that time isn't the host's.
+private final class PersonClock: @unchecked Sendable {  // written by one task at a time, read roughly
+  var seconds = 0.0
+  var asking = false
+}
+
+/// Opens a private key once, asking for its passphrase if it has one.
+private actor KeyOpener {
+  let file: PrivateKeyFile
+  let name: String
+  let passphrase: (@Sendable (String) async -> Secret?)?
+  let clock: PersonClock
+  private var opened: PrivateKey?
+
+  init(
+    file: PrivateKeyFile, name: String, passphrase: (@Sendable (String) async -> Secret?)?, clock: PersonClock
+  ) {
+    self.file = file
+    self.name = name
+    self.passphrase = passphrase
+    self.clock = clock
+  }
+
+  func open() async -> Result<PrivateKey, SSHError> {
+    if let opened { return .success(opened) }
+    var given: [UInt8]?
+    if file.isEncrypted {
+      let start = monotonicSeconds()
+      clock.asking = true
+      let secret = await passphrase?(name)
+      clock.asking = false
+      clock.seconds += monotonicSeconds() - start
+      guard let secret else {
+        return .failure(SSHError(.passphraseNeeded, "the key \(name) is encrypted, and its passphrase wasn't given"))
+      }
+      given = Array(secret.reveal().utf8)
+    }
+    let result = await offLoop { [file, given] in
+      Result { () throws(PrivateKeyFile.Fault) in try file.open(passphrase: given) }
+    }
+    switch result {
+    case .success(let key):
+      opened = key
+      return .success(key)
+    case .failure(.passphrase) where given != nil:
+      return .failure(SSHError(.passphraseNeeded, "the passphrase for the key \(name) is wrong"))
+    case .failure(let fault): return .failure(Self.describe(fault, name))
+    }
+  }
+
+  static func describe(_ fault: PrivateKeyFile.Fault, _ name: String) -> SSHError {
+    switch fault {
+    case .notAKey: SSHError(.keyUnreadable, "\(name) isn't a private key in OpenSSH's or PEM form")
+    case .unsupported(let why): SSHError(.keyUnreadable, "the key \(name) can't be used: \(why)")
+    case .passphrase: SSHError(.passphraseNeeded, "the key \(name) is encrypted, and its passphrase wasn't given")
+    }
+  }
+}
+
+/// Called by libssh2 on the loop's thread; may say EAGAIN, and is then called again with the same data.
+private let signCallback:
+  @convention(c) (
+    OpaquePointer?, UnsafeMutablePointer<UnsafeMutablePointer<UInt8>?>?, UnsafeMutablePointer<Int>?, UnsafePointer<UInt8>?, Int,
+    UnsafeMutablePointer<UnsafeMutableRawPointer?>?
+  ) -> Int32 = { _, output, outputCount, data, count, context in
+    guard let context = context?.pointee, let data, let output, let outputCount else { return -1 }
+    let signature = Unmanaged<Signature>.fromOpaque(context).takeUnretainedValue()
+    switch signature.result {
+    case nil:
+      signature.request = [UInt8](UnsafeBufferPointer(start: data, count: count))
+      return LIBSSH2_ERROR_EAGAIN
+    case .failure: return -1
+    case .success(let bytes)?:
+      // libssh2 frees it with the session's own function.
+      guard let copy = libssh2Allocate(bytes.count) else { return -1 }
+      bytes.withUnsafeBytes { copy.copyMemory(from: $0.baseAddress!, byteCount: bytes.count) }
+      output.pointee = copy.assumingMemoryBound(to: UInt8.self)
+      outputCount.pointee = bytes.count
+      return 0
+    }
+  }
