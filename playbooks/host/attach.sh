@@ -1,0 +1,363 @@
+#!/bin/sh
+# shellcheck disable=SC2015 # as in runner.sh
+# attach.sh PROJECT: one per client connection. Messages come in on stdin, replies go out on stderr, the deployment's log on stdout
+# (docs/runner.md, "The channel"). It decides nothing: it puts files where the runner finds them, and wakes it.
+# `read` takes stdin byte by byte and `head -c` never more than asked for, so that both can share it.
+set -eu
+ORCH_BUNDLE=${0%/*}
+# shellcheck source=playbooks/host/lib.sh
+. "$ORCH_BUNDLE/lib.sh"
+project_paths "$1"
+follower=
+scratch=$ORCH_STATE/attach.$$
+mkdir -p "$ORCH_STATE/start" "$ORCH_STATE/deployments"
+trap 'stop_following; rm -rf "$scratch"' EXIT
+trap 'exit 0' HUP INT TERM PIPE
+
+# TAG [BODY]
+reply() { printf '%s %s\n%s' "$1" "$((${#2} + 0))" "$2" >&2; }
+
+# BYTES FILE: from stdin, all of them, also when the disk is full.
+take() {
+  [ "$1" -gt 0 ] || {
+    : >"$2"
+    return 0
+  }
+  head -c "$1" | { cat >"$2" || {
+    cat >/dev/null
+    return 1
+  }; } && [ "$(stat -c %s "$2")" = "$1" ]
+}
+
+# BYTES: a message's body that nobody wants.
+skip() { [ "$1" = 0 ] || head -c "$1" >/dev/null; }
+
+is_open() {
+  case $1 in '' | *[!0-9]*) return 1 ;; esac
+  deployment=$ORCH_STATE/deployments/$1
+  first_line "$ORCH_STATE/open"
+  [ "$REPLY" = "$1" ]
+}
+
+# N: refuses, unless it is the open deployment.
+must_be_open() {
+  is_open "$1" || {
+    reply refused "Deployment $1 is not open."
+    return 1
+  }
+}
+
+# LINE: into the inbox. Opened for reading too, since that never blocks; without a runner the line is lost with it.
+wake() { [ ! -p "$deployment/inbox" ] || printf '%s\n' "$1" 1<>"$deployment/inbox"; }
+
+# ---- following
+
+# N OFFSET: from now on its log on stdout. tail waits for inotify, and ends with us.
+follow() {
+  stop_following
+  tail -c "+$(($2 + 1))" -f --pid=$$ "$ORCH_STATE/deployments/$1/log" 2>/dev/null </dev/null &
+  follower=$!
+}
+
+stop_following() {
+  [ -z "$follower" ] || { kill "$follower" && wait "$follower"; } 2>/dev/null || : # gone already
+  follower=
+}
+
+# The state of deployment N, in REPLY.
+deployment_state() {
+  if is_open "$1"; then
+    if runner_alive; then REPLY=live; else REPLY=dead; fi
+  elif grep -q '^{"event":"closed"' "$ORCH_STATE/deployments/$1/journal.jsonl"; then
+    REPLY=ended
+    # A runner that was killed between its last two lines has told the journal, but not the log.
+    tail -n 1 "$ORCH_STATE/deployments/$1/log" | grep -q '{"event":"closed"' || runner_alive ||
+      printf '\n\001%s\n' "$(tail -n 1 "$ORCH_STATE/deployments/$1/journal.jsonl")" >>"$ORCH_STATE/deployments/$1/log"
+  else
+    REPLY=dead
+  fi
+}
+
+# ---- starting a runner
+
+# MODE NONCE NUMBERS…: a runner that outlives this session: its own unit where we may ask systemd, else a session of its own.
+launch() {
+  _mode=$1
+  nonce=$2
+  shift 2
+  if [ -d /run/systemd/system ] && sudo -n true 2>/dev/null; then
+    install_recovery
+    # shellcheck disable=SC2024 # the redirection is meant to be ours
+    sudo -n systemd-run --collect --quiet --unit="orchestrate-$ORCH_PROJECT-$nonce" --uid="$(id -un)" --gid="$(id -gn)" \
+      -p Type=exec -p KillMode=control-group -p OOMPolicy=continue -p Restart=on-failure -p RestartSec=1 \
+      -p RestartPreventExitStatus=75 -p TimeoutStopSec=5s -p IgnoreSIGPIPE=no -p UMask=0077 --setenv=LC_ALL=C \
+      ${DOCKER_HOST+--setenv=DOCKER_HOST="$DOCKER_HOST"} \
+      ${ORCHESTRATE_STATE+--setenv=ORCHESTRATE_STATE="$ORCHESTRATE_STATE"} \
+      ${ORCHESTRATE_OPT+--setenv=ORCHESTRATE_OPT="$ORCHESTRATE_OPT"} \
+      "$(command -v sh)" "$ORCH_BUNDLE/runner.sh" "$_mode" "$ORCH_PROJECT" "$nonce" "$@" </dev/null >"$start/launch" 2>&1
+  else
+    setsid sh "$ORCH_BUNDLE/runner.sh" "$_mode" "$ORCH_PROJECT" "$nonce" "$@" </dev/null >"$start/launch" 2>&1 3>&- &
+  fi
+}
+
+# The unit that closes an open deployment at boot. Once per bundle and project; a deployment must not fail for the lack of it.
+install_recovery() {
+  _unit=orchestrate-recover@.service
+  first_line "$ORCH_STATE/unit"
+  [ "$REPLY" != "${ORCH_BUNDLE##*/}" ] || return 0
+  sed "s/@USER@/$(id -un)/; s|@STATE@|$base|" "$ORCH_BUNDLE/$_unit" >"$start/$_unit"
+  if sudo -n install -m 0644 "$start/$_unit" "/etc/systemd/system/$_unit" && sudo -n systemctl daemon-reload &&
+    sudo -n systemctl --quiet enable "orchestrate-recover@$ORCH_PROJECT.service"; then
+    echo "${ORCH_BUNDLE##*/}" >"$ORCH_STATE/unit"
+  fi >"$start/install" 2>&1
+}
+
+# SECONDS: waits for the runner's verdict, in REPLY. It may take SECONDS to get the lock, and as long as it likes to recover; an
+# alarm each 5 s finds out whether it is still there.
+await_verdict() {
+  (
+    exec 3>&- >/dev/null 2>&1 </dev/null
+    while sleep 5; do echo alarm >&4 || exit 0; done
+  ) 4>"$start/wake" &
+  _alarm=$!
+  _left=$(($1 / 5 + 1))
+  _missed=0
+  while [ ! -e "$start/verdict" ]; do
+    read -r _word _rest <&3
+    case $_word in
+      running | recovering) _left=-1 ;;
+      alarm)
+        _left=$((_left - 1))
+        if runner_alive; then _missed=0; else _missed=$((_missed + 1)); fi
+        # Twice: systemd may be about to start it again.
+        [ $_left != 0 ] && { [ $_left -gt 0 ] || [ $_missed -lt 2 ]; } || break
+        ;;
+    esac
+  done
+  { kill "$_alarm" && wait "$_alarm"; } 2>/dev/null || : # ended by a signal
+  if [ -e "$start/verdict" ]; then
+    REPLY=$(cat "$start/verdict")
+  else
+    REPLY="error runner The runner did not start: $(tail -qn 3 "$start/launch" "$start/output" 2>/dev/null | tr '\n' ' ')"
+  fi
+}
+
+# WAIT MODE NONCE NUMBERS…: starts a runner (its request is in $start already) and answers with what became of it.
+start_runner() {
+  _wait=$1
+  shift
+  mkfifo "$start/wake"
+  exec 3<>"$start/wake"
+  if launch "$@"; then await_verdict "$_wait"; else REPLY="error runner $(tail -n 3 "$start/launch")"; fi
+  exec 3>&-
+  _verdict=$REPLY
+  case $_verdict in
+    granted*)
+      first_line "$ORCH_STATE/open"
+      reply granted "${_verdict#granted }"
+      follow "${_verdict#granted }" 0
+      ;;
+    locked*) reply locked "${_verdict#locked }" ;;
+    recovered*) reply recovered "${_verdict#recovered
+}" ;;
+    *) reply error "${_verdict#error }" ;;
+  esac
+}
+
+# NONCE: its directory; false if it was used before.
+new_start() {
+  case $1 in '' | *[!A-Za-z0-9-]* | -*) return 1 ;; esac
+  start=$ORCH_STATE/start/$1
+  find "$ORCH_STATE/start" -mindepth 1 -maxdepth 1 -mmin +1440 -exec rm -rf {} +
+  mkdir "$start" 2>/dev/null
+}
+
+# NONCE LEASE WAIT BYTES
+open_deployment() {
+  take "$4" "$scratch" && new_start "$1" || {
+    reply error "start This start ($1) was made before, or there is no space for it."
+    return 0
+  }
+  mv "$scratch" "$start/request"
+  start_runner "$3" open "$1" "$2" "$3"
+}
+
+# ---- messages for a deployment
+
+# STEP: checks the directory that has arrived, and gives it its scripts. Says what is wrong.
+complete_step() (
+  case ${1##*/} in
+    [0-9][0-9]-*[!a-z0-9-]* | [!0-9]* | ?[!0-9]* | ??[!-]* | ???) die "${1##*/} is no name of a step." ;;
+  esac
+  cd "$1"
+  KIND='' TIMEOUT=60 SIDE=host UNDO=0
+  # shellcheck source=/dev/null
+  . ./meta
+  case $KIND in '' | *[!a-z0-9-]*) die "${1##*/}: no KIND." ;; esac
+  case $TIMEOUT in '' | *[!0-9]* | 0*) die "${1##*/}: TIMEOUT must be seconds." ;; esac
+  case $SIDE in host | client | commit) ;; *) die "${1##*/}: no SIDE is called $SIDE." ;; esac
+  for _script in apply undo; do
+    [ -e "$_script.sh" ] || [ ! -e "$ORCH_BUNDLE/steps/$KIND.$_script.sh" ] ||
+      ln "$ORCH_BUNDLE/steps/$KIND.$_script.sh" "$_script.sh" 2>/dev/null ||
+      cp "$ORCH_BUNDLE/steps/$KIND.$_script.sh" "$_script.sh"
+  done
+  [ "$SIDE" != host ] || [ -e apply.sh ] || die "${1##*/}: there is no apply.sh for $KIND."
+  [ "$UNDO" = 0 ] || [ -e undo.sh ] || die "${1##*/}: there is no undo.sh for $KIND."
+  [ -e params ] || : >params
+)
+
+# N BYTES: a tar of step directories. Those that are here already (sent again after a lost reply) stay as they are.
+receive_steps() {
+  rm -rf "$scratch" "$scratch.tar"
+  mkdir "$scratch"
+  if ! take "$2" "$scratch.tar" || ! _why=$(tar -x -C "$scratch" --no-same-owner --no-same-permissions -f "$scratch.tar" 2>&1); then
+    _why="The steps could not be unpacked: ${_why:-no space}"
+  elif ! must_be_open "$1"; then
+    _why=
+  elif [ -e "$deployment/sealed" ]; then
+    _why='The deployment is sealed.'
+  else
+    for _new in "$scratch"/*; do
+      [ ! -d "$deployment/${_new##*/}" ] || {
+        rm -rf "$_new"
+        continue
+      }
+      _why=$(complete_step "$_new" 2>&1) || break
+      _why=
+    done
+    if [ -z "$_why" ]; then
+      find "$scratch" -exec sync {} + || _why='The steps could not be written.'
+      for _new in "$scratch"/*; do
+        [ ! -d "$_new" ] || mv -T "$_new" "$deployment/${_new##*/}"
+      done
+      sync "$deployment"
+      wake steps
+      reply ok ''
+    fi
+  fi
+  rm -rf "$scratch" "$scratch.tar"
+  [ -z "$_why" ] || reply refused "$_why"
+}
+
+# N NN STATUS BYTES: what became of a client-side step.
+receive_result() {
+  take "$4" "$scratch" || : # facts are missing then; the status counts
+  must_be_open "$1" || return 0
+  first_line "$deployment/waiting"
+  case $REPLY in
+    "$2"-*)
+      mv "$scratch" "$deployment/$REPLY/facts"
+      echo "$3" | write_atomically "$deployment/$REPLY/status"
+      wake "ended $REPLY"
+      reply ok ''
+      ;;
+    *) reply refused "No step $2 waits for a result." ;;
+  esac
+}
+
+# A client-side step that has not ended?
+client_step_ahead() {
+  for _meta in "$deployment"/[0-9][0-9]-*/meta; do
+    [ -e "$_meta" ] && [ ! -e "${_meta%/*}/status" ] || continue
+    ! grep -q "^SIDE='\{0,1\}client" "$_meta" || return 0
+  done
+  return 1
+}
+
+# PATH: below the project's two directories.
+get_file() {
+  _path=$1
+  case $_path in
+    */../* | */..) _path= ;;
+    "/opt/$ORCH_PROJECT/"*) _path=$ORCH_OPT/${_path#"/opt/$ORCH_PROJECT/"} ;;
+    "/var/lib/orchestrate/$ORCH_PROJECT/"*) _path=$ORCH_STATE/${_path#"/var/lib/orchestrate/$ORCH_PROJECT/"} ;;
+    "$ORCH_OPT/"* | "$ORCH_STATE/"*) ;;
+    *) _path= ;;
+  esac
+  if [ -f "$_path" ] && [ -r "$_path" ]; then
+    _size=$(stat -L -c %s "$_path")
+    printf 'file %s\n' "$_size" >&2
+    head -c "$_size" "$_path" >&2
+  else
+    reply none ''
+  fi
+}
+
+while read -r message rest; do
+  # shellcheck disable=SC2086 # words, checked where they are used
+  case $message in
+    get) get_file "$rest" ;;
+    *)
+      set -f
+      set -- $rest
+      set +f
+      case $message in
+        facts)
+          _facts=$(sh "$ORCH_BUNDLE/facts.sh" "$ORCH_PROJECT")
+          reply facts "$_facts
+"
+          ;;
+        open) open_deployment "$@" ;;
+        recover)
+          if new_start "$1"; then start_runner 5 recover "$1" 5; else reply error "start This start ($1) was made before."; fi
+          ;;
+        follow)
+          if [ -e "$ORCH_STATE/deployments/$1/log" ]; then
+            deployment_state "$1"
+            reply following "$REPLY"
+            follow "$1" "$2"
+          else
+            reply none ''
+          fi
+          ;;
+        steps) receive_steps "$@" ;;
+        seal)
+          ! must_be_open "$1" || {
+            : >"$deployment/sealed"
+            sync "$deployment"
+            wake sealed
+            reply ok ''
+          }
+          ;;
+        result) receive_result "$@" ;;
+        beat)
+          if is_open "$1" && runner_alive; then
+            clock
+            first_line /proc/sys/kernel/random/boot_id
+            printf '%s %s\n' "$REPLY" "$up" >"$ORCH_STATE/heartbeat.$$"
+            mv "$ORCH_STATE/heartbeat.$$" "$ORCH_STATE/heartbeat"
+            reply beat live
+          else
+            reply beat dead
+          fi
+          ;;
+        abort)
+          take "$2" "$scratch" || echo 'asked for' >"$scratch"
+          if must_be_open "$1"; then
+            if [ "$(readlink "$ORCH_OPT/current")" = "releases/$1" ]; then
+              reply refused "Deployment $1 is committed."
+            else
+              tr '\n' ' ' <"$scratch" | write_atomically "$deployment/abort"
+              wake abort
+              reply ok ''
+            fi
+          fi
+          rm -f "$scratch"
+          ;;
+        detach)
+          ! must_be_open "$1" || if [ ! -e "$deployment/sealed" ]; then
+            reply refused 'The deployment waits for more steps.'
+          elif client_step_ahead; then
+            reply refused 'A step that only the client can do is still ahead.'
+          else
+            : >"$deployment/detached"
+            sync "$deployment"
+            reply ok ''
+          fi
+          ;;
+        bye) exit 0 ;;
+        *) reply error "message $message" ;;
+      esac
+      ;;
+  esac
+done

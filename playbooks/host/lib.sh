@@ -1,0 +1,118 @@
+# shellcheck shell=sh disable=SC2034 # what it sets is for those who source it
+# What attach, the runner and the steps' scripts share. Sourced; expects `set -eu`.
+# POSIX sh has no local variables: names used inside functions begin with an underscore.
+
+umask 077
+
+# Sets up ("1669.34", seconds since the start of the machine) and up_ms. No fork.
+clock() {
+  read -r up _ </proc/uptime
+  # 1…- 1000: hundredths with a leading zero would be read as octal.
+  up_ms=$((${up%.*} * 1000 + 1${up#*.} * 10 - 1000))
+}
+
+uptime_ms() {
+  clock
+  echo "$up_ms"
+}
+
+now_ms() { date +%s%3N; }
+
+# TEXT: prints it as a JSON string. Other control characters than tab and newline become a question mark.
+json_string() {
+  case $1 in
+    *[\\\"[:cntrl:]]*)
+      printf '"'
+      printf '%s' "$1" | sed -e ':a' -e '$!{' -e 'N' -e 'ba' -e '}' \
+        -e 's/\\/\\\\/g; s/"/\\"/g; s/\n/\\n/g; s/\t/\\t/g; s/[[:cntrl:]]/?/g'
+      printf '"'
+      ;;
+    *) printf '"%s"' "$1" ;;
+  esac
+}
+
+# stdin becomes FILE: temporary name, fsync, rename, fsync of the directory. On a full disk the old FILE stays.
+write_atomically() {
+  case $1 in */*) _directory=${1%/*} ;; *) _directory=. ;; esac
+  if cat >"$1.new.$$" && sync "$1.new.$$" && mv -f "$1.new.$$" "$1"; then
+    sync "$_directory"
+  else
+    rm -f "$1.new.$$"
+    return 1
+  fi
+}
+
+say() { printf '%s\n' "$1"; }
+
+die() {
+  printf '%s\n' "$1" >&2
+  exit 1
+}
+
+# NAME MEMBERS: sets line to an event. _key is the opener's nonce, _epoch the wall clock at uptime 0 (file key).
+event_line() {
+  clock
+  line="{\"event\":\"$1\",\"k\":\"$_key\",\"t\":$((_epoch + up_ms)),\"up\":$up,$2}"
+}
+
+# KEY JSON: a fact of this step, for the client, later steps and the history.
+fact() {
+  read -r _key _epoch <"$ORCH_DEPLOYMENT/key"
+  event_line fact "\"step\":\"${ORCH_STEP##*/}\",\"key\":\"$1\",\"value\":$2"
+  printf '"%s":%s\n' "$1" "$2" >>"$ORCH_STEP/facts" || {
+    rm -f "$ORCH_STEP/facts" # rather none than half a line
+    die "The disk is full: cannot keep the fact $1."
+  }
+  printf '\n\001%s\n' "$line" >>"$ORCH_DEPLOYMENT/log"
+}
+
+# docker compose for this project, with nothing of our environment but what the client program needs.
+compose() {
+  env -i PATH="$PATH" HOME="${HOME:-/}" LC_ALL=C ${DOCKER_HOST+DOCKER_HOST="$DOCKER_HOST"} \
+    ${DOCKER_CONFIG+DOCKER_CONFIG="$DOCKER_CONFIG"} docker compose --ansi never --progress plain -p "$ORCH_PROJECT" "$@"
+}
+
+# For attach and the runner: where project P lives.
+project_paths() {
+  case $1 in '' | *[!a-z0-9-]* | -*) die "Not a project name: $1" ;; esac
+  ORCH_PROJECT=$1
+  base=${ORCHESTRATE_STATE:-/var/lib/orchestrate}
+  ORCH_STATE=$base/$1
+  ORCH_OPT=${ORCHESTRATE_OPT:-/opt}/$1
+}
+
+# FILE: the first line of it in REPLY, or empty. No fork.
+first_line() {
+  REPLY=
+  if [ -r "$1" ]; then read -r REPLY <"$1" || :; fi # a line without its newline counts
+}
+
+# Is the process of runner.pid ("<boot id> <pid> <start time in ticks>") alive? No fork.
+runner_alive() {
+  first_line "$ORCH_STATE/runner.pid"
+  process_alive "$REPLY"
+}
+
+process_alive() {
+  _identity=$1
+  first_line /proc/sys/kernel/random/boot_id
+  _boot=${_identity%% *}
+  [ -n "$_boot" ] && [ "$REPLY" = "$_boot" ] || return 1
+  _pid=${_identity#* }
+  _pid=${_pid%% *}
+  process_identity "$_pid" && [ "$REPLY" = "$_identity" ]
+}
+
+# PID: sets REPLY to "<boot id> <pid> <start time in ticks>", which never names another process; fails if there is none.
+process_identity() {
+  first_line "/proc/$1/stat" 2>/dev/null
+  [ -n "$REPLY" ] || return 1
+  _stat=${REPLY##*) } # the command's name, in parentheses, may hold anything
+  case $_stat in [ZX]*) return 1 ;; esac
+  first_line /proc/sys/kernel/random/boot_id
+  _pid=$1
+  # shellcheck disable=SC2086 # split: fields 3 and on of proc(5); the start time is number 22
+  set -- $_stat
+  shift 19
+  REPLY="$REPLY $_pid $1"
+}

@@ -1,0 +1,39 @@
+# The text of the exec command line: sh -c '<this>'. The client fills in the two names, both of [a-z0-9-]. No single quotes.
+set -eu
+umask 077
+bundle=@BUNDLE@ project=@PROJECT@
+state=${ORCHESTRATE_STATE:-/var/lib/orchestrate}
+opt=${ORCHESTRATE_OPT:-/opt}
+fail() {
+  printf "error %s\n%s" "${#1}" "$1" >&2
+  exit 1
+}
+# shellcheck disable=SC2174 # the parents are the system's
+own() {
+  [ -w "$1" ] || mkdir -p -m 0750 "$1" 2>/dev/null ||
+    sudo -n install -d -m 0750 -o "$(id -un)" -g "$(id -gn)" "$1" 2>/dev/null ||
+    fail "No right to make $1: run orchestrate bootstrap, or as root: install -d -m 0750 -o $(id -un) $1"
+}
+own "$state"
+own "$state/$project"
+own "$opt/$project"
+home=$state/bundle/$bundle
+if [ -d "$home" ]; then
+  echo H >&2
+else
+  echo N >&2
+  new=$state/bundle/.new.$$
+  rm -rf "$new"
+  mkdir -p "$new"
+  read -r size
+  head -c "$size" >"$new.tar"
+  case $(sha256sum <"$new.tar") in "$bundle"*) ;; *) rm -rf "$new"*; fail "The bundle arrived damaged." ;; esac
+  tar -x -C "$new" --no-same-owner -f "$new.tar"
+  find "$new" -exec sync {} +
+  mv -T "$new" "$home" 2>/dev/null || [ -d "$home" ]
+  sync "$state/bundle"
+  rm -rf "$new" "$new.tar"
+fi
+LC_ALL=C
+export LC_ALL
+exec sh "$home/attach.sh" "$project"
