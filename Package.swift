@@ -23,6 +23,12 @@ func tests(_ name: String, _ dependencies: [Target.Dependency], resources: [Reso
 let embedded = [
   "builtin/deploy.yml",
   "builtin/rollback.yml",
+  "host/attach.sh",
+  "host/facts.sh",
+  "host/lib.sh",
+  "host/recover.service",
+  "host/runner.sh",
+  "host/stub.sh",
   "queries/backups.query.sh",
   "queries/plan.query.sh",
   "queries/scratch.query.sh",

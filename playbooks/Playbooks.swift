@@ -14,6 +14,11 @@ public enum Playbooks {
 
   /// The host's side: attach, runner, library and the steps' scripts. Sent once as a tar (docs/runner.md).
   public static let bundle: [EmbeddedFile] = [
+    EmbeddedFile(path: "attach.sh", bytes: PackageResources.attach_sh),
+    EmbeddedFile(path: "facts.sh", bytes: PackageResources.facts_sh),
+    EmbeddedFile(path: "lib.sh", bytes: PackageResources.lib_sh),
+    EmbeddedFile(path: "recover.service", bytes: PackageResources.recover_service),
+    EmbeddedFile(path: "runner.sh", bytes: PackageResources.runner_sh),
     EmbeddedFile(path: "queries/backups.query.sh", bytes: PackageResources.backups_query_sh),
     EmbeddedFile(path: "queries/plan.query.sh", bytes: PackageResources.plan_query_sh),
     EmbeddedFile(path: "queries/scratch.query.sh", bytes: PackageResources.scratch_query_sh),
@@ -21,5 +26,5 @@ public enum Playbooks {
   ]
 
   /// The command line of the exec channel that begins the conversation.
-  public static let stub = EmbeddedFile(path: "stub.sh", bytes: [])
+  public static let stub = EmbeddedFile(path: "stub.sh", bytes: PackageResources.stub_sh)
 }

@@ -80,7 +80,7 @@ class Client:
         self.replies, self.log, self.change = [], b"", threading.Condition()
         self.n = None
         self.process = subprocess.Popen(
-            [host.path("sh"), "-c", host.stub()], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            [host.path("sh"), "-c", (HOST / "stub.sh").read_text(), "orchestrate", host.bundle_name, host.project], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             env=host.environment, cwd="/", bufsize=0, **IDS)
         self.threads = [threading.Thread(target=reader, daemon=True) for reader in (self._read_replies, self._read_log)]
         line = self._line()
@@ -216,8 +216,8 @@ class Host:
             path.mkdir()
         self.state, self.opt = self.base / self.project, self.opt_base / self.project
         (self.bin / "sh").symlink_to(SHELLS[shell])
-        for tool in ("sudo", "docker"):  # the level without sudo, whatever the machine has
-            self.tool(tool, "exit 1")
+        self.tool("sudo", "exit 1")  # the level without sudo, whatever the machine has
+        self.tool("docker", "")
         if IDS:
             for path in (self.directory, self.base, self.opt_base, self.bin):
                 os.chown(path, IDS["user"], IDS["group"])
@@ -240,9 +240,6 @@ class Host:
         path.unlink(missing_ok=True)
         path.write_text("#!/bin/dash\n" + text + "\n")
         path.chmod(0o755)
-
-    def stub(self):
-        return (HOST / "stub.sh").read_text().replace("@BUNDLE@", self.bundle_name).replace("@PROJECT@", self.project)
 
     def connect(self):
         client = Client(self)

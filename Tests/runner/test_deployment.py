@@ -14,7 +14,7 @@ def test_commits(host, client):
     assert host.current() == "releases/1"
     [line] = host.history()
     assert line["outcome"] == "committed" and line["number"] == 1 and line["previous"] is None
-    assert line["reason"] == ""
+    assert line["reason"] == 'a "quoted" \\ reason' and line["cause"] == ""
     host.await_free_lock()
     assert not (host.state / "open").exists() and not (host.state / "reserve").exists()
     second = host.connect()

@@ -8,10 +8,11 @@ ORCH_BUNDLE=${0%/*}
 # shellcheck source=playbooks/host/lib.sh
 . "$ORCH_BUNDLE/lib.sh"
 project_paths "$1"
+export ORCH_BUNDLE ORCH_PROJECT ORCH_STATE ORCH_OPT
 follower=
 scratch=$ORCH_STATE/attach.$$
 mkdir -p "$ORCH_STATE/start" "$ORCH_STATE/deployments"
-trap 'stop_following; rm -rf "$scratch"' EXIT
+trap 'stop_following; rm -rf "$scratch" "$scratch".* "$ORCH_STATE/plan/$$"' EXIT
 trap 'exit 0' HUP INT TERM PIPE
 
 # TAG [BODY]
@@ -102,10 +103,10 @@ launch() {
 
 # The unit that closes an open deployment at boot. Once per bundle and project; a deployment must not fail for the lack of it.
 install_recovery() {
-  _unit=orchestrate-recover@.service
+  _unit='orchestrate-recover@.service'
   first_line "$ORCH_STATE/unit"
   [ "$REPLY" != "${ORCH_BUNDLE##*/}" ] || return 0
-  sed "s/@USER@/$(id -un)/; s|@STATE@|$base|" "$ORCH_BUNDLE/$_unit" >"$start/$_unit"
+  sed "s/@USER@/$(id -un)/; s|@STATE@|$base|" "$ORCH_BUNDLE/recover.service" >"$start/$_unit"
   if sudo -n install -m 0644 "$start/$_unit" "/etc/systemd/system/$_unit" && sudo -n systemctl daemon-reload &&
     sudo -n systemctl --quiet enable "orchestrate-recover@$ORCH_PROJECT.service"; then
     echo "${ORCH_BUNDLE##*/}" >"$ORCH_STATE/unit"
@@ -264,6 +265,20 @@ client_step_ahead() {
   return 1
 }
 
+# NAME BYTES: a question to the host, whose script reads the body. It is our child: its plan/$PPID goes with us.
+query() {
+  take "$2" "$scratch" || : # the script finds half of it
+  _tag=failed
+  : >"$scratch.output"
+  case $1 in
+    '' | *[!a-z0-9-]*) ;;
+    *) ! sh "$ORCH_BUNDLE/queries/$1.query.sh" <"$scratch" >"$scratch.output" 2>&1 || _tag=output ;;
+  esac
+  printf '%s %s\n' "$_tag" "$(stat -c %s "$scratch.output")" >&2
+  cat "$scratch.output" >&2
+  rm -f "$scratch" "$scratch.output"
+}
+
 # PATH: below the project's two directories.
 get_file() {
   _path=$1
@@ -299,6 +314,8 @@ while read -r message rest; do
           ;;
         open) open_deployment "$@" ;;
         recover)
+          # Asked again after a lost reply, or because the recovery died too.
+          case $1 in *[!A-Za-z0-9-]*) ;; *) rm -rf "$ORCH_STATE/start/$1" ;; esac
           if new_start "$1"; then start_runner 5 recover "$1" 5; else reply error "start This start ($1) was made before."; fi
           ;;
         follow)
@@ -310,6 +327,7 @@ while read -r message rest; do
             reply none ''
           fi
           ;;
+        query) query "$@" ;;
         steps) receive_steps "$@" ;;
         seal)
           ! must_be_open "$1" || {

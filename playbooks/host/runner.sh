@@ -32,6 +32,7 @@ idle=0
 committed=0
 changed=0
 recovery=false
+cause=
 
 # ---- answers to whoever started us
 
@@ -416,23 +417,24 @@ advance() {
   done
 }
 
-# All steps are done.
+# All steps are done. Without a commit among them, changes stay (a playbook that is no deploy), and what was only staged goes.
 finish() {
-  if [ $committed = 1 ]; then
+  if [ $committed = 1 ] || [ $changed = 1 ]; then
     close committed null
     exit 0
   fi
-  undo step-failed "The deployment has no commit."
+  undo no-commit 'There was nothing to commit.'
 }
 
 # ---- undo
 
+# Until the engine answers; 120 s in all for one undo, then the undo scripts say what is wrong.
 wait_for_docker() {
   command -v docker >/dev/null || return 0
-  _tries=0
-  until timeout 10 docker version >/dev/null 2>&1 || [ $_tries -ge 120 ]; do
-    [ $_tries -gt 0 ] || say 'Waiting for the Docker engine.' >>log
-    _tries=$((_tries + 1))
+  until timeout 10 docker version --format '{{.Server.Version}}' >/dev/null 2>&1; do
+    clock
+    [ $up_ms -lt $docker_deadline ] || return 0
+    say 'Waiting for the Docker engine.' >>log || : # a full disk
     sleep 1
   done
 }
@@ -440,14 +442,20 @@ wait_for_docker() {
 # One-off containers outlive whoever started them: those of this deployment and of older ones go first.
 remove_containers() {
   command -v docker >/dev/null || return 0
-  wait_for_docker
-  timeout 20 docker ps -a --filter "label=orchestrate.project=$ORCH_PROJECT" --filter label=orchestrate.deployment \
-    --format '{{.ID}} {{.Label "orchestrate.deployment"}}' >containers 2>>log || return 0 # no engine: the undo scripts will say so
+  list_containers || {
+    wait_for_docker
+    list_containers || return 0
+  }
   while read -r _id _number; do
     case $_number in '' | *[!0-9]*) continue ;; esac
     [ "$_number" -gt "$N" ] || timeout 60 docker rm -f "$_id" >>log 2>&1 </dev/null || : # gone by itself
   done <containers
   rm -f containers
+}
+
+list_containers() {
+  timeout 20 docker ps -a --filter "label=orchestrate.project=$ORCH_PROJECT" --filter label=orchestrate.deployment \
+    --format '{{.ID}} {{.Label "orchestrate.deployment"}}' >containers 2>/dev/null </dev/null
 }
 
 # STEP: its undo.sh, three times at most.
@@ -480,7 +488,8 @@ undo_all() {
   event_line undoing "\"reason\":\"$1\",\"text\":$(json_string "$2")"
   { printf '%s\n' "$line" >>journal.jsonl && sync -d journal.jsonl; } || : # goes on without it
   tell
-  reason=$1
+  cause=$1
+  docker_deadline=$((up_ms + 120000))
   remove_containers
   _undone=" $(sed -n 's/^{"event":"undone",.*"step":"\([^"]*\)","status":0,.*/\1/p' journal.jsonl | tr '\n' ' ')"
   outcome=unchanged
@@ -568,7 +577,7 @@ close() {
   event_line closed "\"outcome\":\"$1\",\"healthy\":$2,\"recovery\":$recovery"
   _closed=$line
   first_line holder.json
-  write_history "${REPLY%\}},\"previous\":${ORCH_PREVIOUS:-null},\"closed\":$((_epoch + up_ms)),\"outcome\":\"$1\",\"healthy\":$2,\"reason\":\"${reason:-}\",\"facts\":{$(facts_object)}}"
+  write_history "${REPLY%\}},\"previous\":${ORCH_PREVIOUS:-null},\"closed\":$((_epoch + up_ms)),\"outcome\":\"$1\",\"healthy\":$2,\"cause\":\"$cause\",\"facts\":{$(facts_object)}}"
   printf '%s\n' "$_closed" >>journal.jsonl
   sync -d journal.jsonl
   kill_leftovers
@@ -592,7 +601,7 @@ recover() {
     load_meta "$_step"
     [ "$CHANGES" = 0 ] || changed=1
   done
-  reason=recovery
+  cause=recovery
   current_release
   if [ "$REPLY" = "$N" ]; then
     roll_forward
@@ -603,7 +612,7 @@ recover() {
   fi
   close $outcome $healthy
   recovery=false
-  reason=
+  cause=
   recovered="${recovered:+$recovered
 }$N $outcome"
 }

@@ -1,7 +1,7 @@
-# The text of the exec command line: sh -c '<this>'. The client fills in the two names, both of [a-z0-9-]. No single quotes.
+# The text of the exec command line: sh -c "<this>" orchestrate BUNDLE PROJECT, both names of [a-z0-9-].
 set -eu
 umask 077
-bundle=@BUNDLE@ project=@PROJECT@
+bundle=$1 project=$2
 state=${ORCHESTRATE_STATE:-/var/lib/orchestrate}
 opt=${ORCHESTRATE_OPT:-/opt}
 fail() {
