@@ -64,7 +64,7 @@ droplet_run_ssh() {
 droplet_ssh() {
   [ $# -gt 0 ] || usage_error "ssh needs a droplet's name"
   droplet_need "${1#*@}"
-  droplet_run_ssh "$@"
+  droplet_run_ssh "$@" || exit # the remote status is ours
 }
 
 ssh_keys() {

@@ -109,6 +109,15 @@ images_base_applications() {
   done
 }
 
+# images_python_build: the Python image plus this machine's way to PyPI, for builds only.
+images_python_build() {
+  local context=$STATE/cache/python-build
+  mkdir -p "$context"
+  printf 'FROM %s\nCOPY --from=orchestrate-sandbox/machine:latest /machine /machine\nENV PIP_CONFIG_FILE=/machine/pip.conf\n' \
+    "$REGISTRY_NAME/library/python:$(cat "$ROOT/sandbox/images/python/tag")" >"$context/Dockerfile"
+  image_from orchestrate-sandbox/python-build:latest "$context" "$STATE/cache/machine" "$ROOT/sandbox/images/python"
+}
+
 # machine_context: how this machine reaches PyPI, as a context for builds: certificates and, if there is one, pip.conf.
 # A Dockerfile takes it with COPY --from=orchestrate-sandbox/machine in a stage that is thrown away.
 machine_context() {
@@ -131,6 +140,7 @@ images_build() {
 
 images_build_locked() {
   images_base_applications
+  images_python_build
   [ -x "$ROOT/sandbox/build-images" ] || return 0
   DOCKER_BUILDKIT=0 DOCKER_CONFIG=$STATE/registry/client REGISTRY=$REGISTRY_NAME \
     REGISTRY_PUSH=127.0.0.1:$(cat "$STATE/registry.port") "$ROOT/sandbox/build-images"

@@ -116,7 +116,7 @@ telegram_up() {
   [ -e "$context/Dockerfile" ] || return 0
   image_from orchestrate-sandbox/telegram:latest "$context"
   service_up telegram orchestrate-sandbox/telegram:latest --ip "$TELEGRAM_ADDRESS" \
-    -p "127.0.0.1:$(recorded_port telegram 8081):8081"
+    -p "127.0.0.1:$(recorded_port telegram 8081):8081" -p "127.0.0.1:$(recorded_port telegram-control 8082):8082"
 }
 
 sandbox_up() {
@@ -127,9 +127,9 @@ sandbox_up() {
     *) usage_error "up: no option \"$1\"" ;;
   esac
   with_lock machine sandbox_core
-  [ -n "$core" ] && return 0
-  images_build
+  [ -z "$core" ] || return 0
   with_lock machine telegram_up
+  images_build
 }
 
 sandbox_core() {
@@ -153,7 +153,7 @@ sandbox_env() {
     SANDBOX_KEY "$STATE/ssh/id_ed25519" \
     SANDBOX_KNOWN_HOSTS "$STATE/ssh/known_hosts" \
     TELEGRAM_API http://telegram.test:8081 \
-    TELEGRAM_CONTROL "http://127.0.0.1:$(cat "$STATE/telegram.port" 2>/dev/null)"
+    TELEGRAM_CONTROL "http://127.0.0.1:$(recorded_port telegram-control 8082)"
 }
 
 sandbox_inventory() {
