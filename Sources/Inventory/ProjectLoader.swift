@@ -1,3 +1,4 @@
+import ConfigSource
 public import Diagnostics
 
 /// The folder that holds `inventories/`, and what lies in it.
@@ -52,12 +53,35 @@ public struct ProjectLoader: Sendable {
 
   /// The project's root with the names of what is in it; reads no file.
   public func project() throws -> Project {
-    throw ConfigurationError([Diagnostic(at: nil, "reading projects isn't there yet")])
+    var folder = Paths.normalized(startDirectory)
+    while true {
+      if files.kind(Paths.join(folder, "inventories")) == .folder {
+        return Project(
+          root: folder, environments: names(in: Paths.join(folder, "inventories"), without: ".secrets"),
+          playbooks: names(in: Paths.join(folder, "playbooks")))
+      }
+      guard let parent = Paths.parent(folder) else {
+        throw ConfigurationError([
+          Diagnostic(
+            at: nil,
+            "there is no folder inventories/ in \(Paths.normalized(startDirectory)), nor in any folder above it",
+            help: "go to the project's folder, name it with --project DIR, or begin one: orchestrate init")
+        ])
+      }
+      folder = parent
+    }
   }
 
   /// The inventory alone. `environment` nil: the only one there is, or the one with `default: true`.
-  public func inventory(environment: String?) throws -> (project: Project, inventory: Inventory, warnings: [Diagnostic]) {
-    throw ConfigurationError([Diagnostic(at: nil, "reading inventories isn't there yet")])
+  public func inventory(environment: String?) throws -> (
+    project: Project, inventory: Inventory, warnings: [Diagnostic]
+  ) {
+    let diagnostics = DiagnosticCollector()
+    let project = try project()
+    let inventory = try inventory(chosen(environment, of: project, diagnostics), of: project, diagnostics)
+    try diagnostics.throwIfErrors()
+    guard let inventory else { throw ConfigurationError(diagnostics.diagnostics) }
+    return (project, inventory, diagnostics.warnings)
   }
 
   /// Inventory, playbook and env template.
@@ -71,6 +95,157 @@ public struct ProjectLoader: Sendable {
     environment: String?, playbook: String, builtin: [String: String], version: String? = nil,
     set: [String: String] = [:]
   ) throws -> LoadedProject {
-    throw ConfigurationError([Diagnostic(at: nil, "reading playbooks isn't there yet")])
+    let diagnostics = DiagnosticCollector()
+    let project = try project()
+    let inventory = try inventory(chosen(environment, of: project, diagnostics), of: project, diagnostics)
+    var interpolation = Interpolation(values: inventory?.vars ?? [:], diagnostics: diagnostics)
+    // Without an inventory nobody knows which names there are.
+    guard let inventory else { throw ConfigurationError(diagnostics.diagnostics) }
+    check(set, diagnostics)
+    interpolation.values.merge(set) { _, new in new }
+    interpolation.values["environment"] = inventory.environment
+    interpolation.values["app"] = inventory.app
+    interpolation.values["project"] = inventory.project
+    interpolation.values["version"] = version
+    if version == nil { interpolation.unavailable["version"] = "this command has no version" }
+
+    let source = try self.source(ofPlaybook: playbook, builtin: builtin, project, diagnostics)
+    var decoded: Playbook?
+    if let source, let node = YAMLParser.parse(source, diagnostics: diagnostics) {
+      let reader = PlaybookReader(
+        name: playbook, interpolation: interpolation, diagnostics: diagnostics, inventory: inventory,
+        root: project.root,
+        files: files)
+      decoded = reader.read(node)
+      for name in set.keys.sorted() where !source.text.contains("${\(name)}") {
+        diagnostics.warning(at: nil, "--set \(name): the playbook \(playbook) has no `${\(name)}`")
+      }
+    }
+    let template = template(of: inventory, project, diagnostics)
+    try diagnostics.throwIfErrors()
+    guard let decoded, let source else { throw ConfigurationError(diagnostics.diagnostics) }
+    return LoadedProject(
+      project: project, inventory: inventory, playbook: decoded, playbookText: source.text, template: template,
+      warnings: diagnostics.warnings)
+  }
+
+  // MARK: Environments
+
+  private func names(in folder: String, without suffix: String? = nil) -> [String] {
+    ((try? files.list(folder)) ?? []).compactMap { file in
+      guard file.hasSuffix(".yml"), !file.hasPrefix(".") else { return nil }
+      let name = String(file.dropLast(4))
+      if let suffix, name.hasSuffix(suffix) { return nil }
+      return files.kind(Paths.join(folder, file)) == .file ? name : nil
+    }.sorted()
+  }
+
+  private func chosen(_ environment: String?, of project: Project, _ diagnostics: DiagnosticCollector) throws -> String
+  {
+    let list = project.environments
+    if let environment {
+      guard !list.contains(environment) else { return environment }
+      let help: String
+      if files.kind(Paths.join(project.root, "inventories/\(environment).yaml")) == .file {
+        help = "inventories/\(environment).yaml has to be called \(environment).yml"
+      } else if let nearest = nearestName(to: environment, among: list) {
+        help = "did you mean \(nearest)? There \(list.count == 1 ? "is" : "are") \(list.joined(separator: ", "))"
+      } else {
+        help =
+          list.isEmpty
+          ? "inventories/ holds no *.yml: orchestrate init"
+          : "there \(list.count == 1 ? "is" : "are") \(list.joined(separator: ", "))"
+      }
+      throw ConfigurationError([
+        Diagnostic(
+          at: nil, "there is no environment `\(environment)`: no file inventories/\(environment).yml", help: help)
+      ])
+    }
+    guard list.count != 1 else { return list[0] }
+    guard !list.isEmpty else {
+      throw ConfigurationError([
+        Diagnostic(at: nil, "inventories/ holds no environment", help: "write inventories/prod.yml: orchestrate init")
+      ])
+    }
+    return try defaultEnvironment(of: project)
+  }
+
+  /// The one with `default: true`. An inventory that can't be read could be it, so its faults count here.
+  private func defaultEnvironment(of project: Project) throws -> String {
+    let diagnostics = DiagnosticCollector()
+    var marked: [(name: String, location: SourceLocation)] = []
+    for name in project.environments {
+      guard let source = source("inventories/\(name).yml", project, diagnostics),
+        let node = YAMLParser.parse(source, diagnostics: diagnostics), case .mapping(let entries) = node.content,
+        let entry = entries.first(where: { $0.key == "default" }), case .scalar(let scalar) = entry.value.content
+      else { continue }
+      if scalar.text == "true", scalar.isPlain { marked.append((name, entry.keyLocation)) }
+    }
+    if marked.count == 1 { return marked[0].name }
+    for (name, location) in marked.dropFirst() {
+      diagnostics.error(
+        at: location, "`\(marked[0].name)` and `\(name)` are both the default environment",
+        help: "remove default: true from one of them")
+    }
+    if marked.isEmpty {
+      diagnostics.error(
+        at: nil, "which environment? There are \(project.environments.joined(separator: ", "))",
+        help: "name one, or write default: true into its inventory")
+    }
+    throw ConfigurationError(diagnostics.diagnostics)
+  }
+
+  // MARK: Files
+
+  private func inventory(_ name: String, of project: Project, _ diagnostics: DiagnosticCollector) throws -> Inventory? {
+    guard let source = source("inventories/\(name).yml", project, diagnostics),
+      let node = YAMLParser.parse(source, diagnostics: diagnostics)
+    else { return nil }
+    return InventoryReader(environment: name, root: project.root, files: files, diagnostics: diagnostics).read(node)
+  }
+
+  /// The project's own playbook, else the built-in one.
+  private func source(
+    ofPlaybook name: String, builtin: [String: String], _ project: Project, _ diagnostics: DiagnosticCollector
+  ) throws -> SourceText? {
+    if project.playbooks.contains(name) { return source("playbooks/\(name).yml", project, diagnostics) }
+    if let text = builtin[name] { return SourceText(file: "<built-in \(name).yml>", text: text) }
+    let known = Set(project.playbooks).union(builtin.keys).sorted()
+    diagnostics.error(
+      at: nil, "there is no playbook `\(name)`: no file playbooks/\(name).yml, and none is built in",
+      help: nearestName(to: name, among: known).map { "did you mean \($0)?" }
+        ?? "there are \(known.joined(separator: ", "))")
+    return nil
+  }
+
+  private func template(of inventory: Inventory, _ project: Project, _ diagnostics: DiagnosticCollector) -> EnvTemplate?
+  {
+    guard let path = inventory.env.template, files.kind(Paths.join(project.root, path)) == .file,
+      let source = source(path, project, diagnostics)
+    else { return nil }
+    return EnvTemplate.parse(source, diagnostics: diagnostics)
+  }
+
+  /// A file of the project, by its path in it.
+  private func source(_ path: String, _ project: Project, _ diagnostics: DiagnosticCollector) -> SourceText? {
+    do {
+      return SourceText(file: path, bytes: try files.read(Paths.join(project.root, path)), diagnostics: diagnostics)
+    } catch {
+      diagnostics.error(
+        at: SourceLocation(file: path, line: 1, column: 1), "the file can't be read",
+        help: "are you allowed to read it? ls -l \(path)")
+      return nil
+    }
+  }
+
+  private func check(_ set: [String: String], _ diagnostics: DiagnosticCollector) {
+    for name in set.keys.sorted() {
+      if !Names.isVariable(name) {
+        diagnostics.error(
+          at: nil, "--set: `\(name)` isn't a name: letters, digits and _, and no digit at its beginning")
+      } else if Interpolation.reserved.contains(name) {
+        diagnostics.error(at: nil, "--set \(name): it is set by orchestrate", help: "choose another name")
+      }
+    }
   }
 }

@@ -1,0 +1,91 @@
+/// The rules for names and paths, each in one place.
+enum Names {
+  /// What Compose accepts as a project name, and systemd and the file system too.
+  static func isProject(_ name: String) -> Bool {
+    matches(name, first: "abcdefghijklmnopqrstuvwxyz0123456789", rest: "abcdefghijklmnopqrstuvwxyz0123456789-")
+      && name.utf8.count <= 63
+  }
+
+  /// Steps name directories (`NN-<name>`), roles and environments name files and flags.
+  static func isPlain(_ name: String) -> Bool {
+    matches(name, first: "abcdefghijklmnopqrstuvwxyz0123456789", rest: "abcdefghijklmnopqrstuvwxyz0123456789-_")
+      && name.utf8.count <= 40
+  }
+
+  /// What Compose accepts as a service's name.
+  static func isService(_ name: String) -> Bool {
+    let letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+    return matches(name, first: letters, rest: letters + "._-")
+  }
+
+  /// A variable's name: POSIX, XBD 8.1, lower case allowed.
+  static func isVariable(_ name: String) -> Bool {
+    let letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_"
+    return matches(name, first: letters, rest: letters + "0123456789")
+  }
+
+  /// A host name (RFC 1123), an IPv4 or an IPv6 address.
+  static func isAddress(_ address: String) -> Bool {
+    if address.contains(":") {
+      let body = address.prefix { $0 != "%" }
+      return body.count >= 2 && body.allSatisfy { $0.isHexDigit || $0 == ":" || $0 == "." }
+        && body.filter { $0 == ":" }.count >= 2
+    }
+    let labels = address.split(separator: ".", omittingEmptySubsequences: false)
+    let letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+    guard address.utf8.count <= 253,
+      labels.allSatisfy({
+        matches(String($0), first: letters + "_", rest: letters + "-_") && $0.utf8.count <= 63 && !$0.hasSuffix("-")
+      })
+    else { return false }
+    // All numbers: then it has to be an IPv4 address.
+    guard labels.allSatisfy({ $0.allSatisfy { ("0"..."9").contains($0) } }) else { return true }
+    return labels.count == 4
+      && labels.allSatisfy { Int($0).map { (0...255).contains($0) } ?? false && ($0.count == 1 || !$0.hasPrefix("0")) }
+  }
+
+  private static func matches(_ name: String, first: String, rest: String) -> Bool {
+    guard let initial = name.first, first.contains(initial) else { return false }
+    return name.dropFirst().allSatisfy { rest.contains($0) }
+  }
+
+  /// The nearest name that follows the rule for projects: `Market_Bot` → `market-bot`.
+  static func projectName(from name: String) -> String? {
+    let mapped = name.lowercased().map { ("a"..."z").contains($0) || ("0"..."9").contains($0) ? $0 : "-" as Character }
+    let trimmed = String(mapped.drop { $0 == "-" })
+    return isProject(trimmed) ? trimmed : nil
+  }
+}
+
+/// Paths as strings with `/`.
+enum Paths {
+  static func join(_ folder: String, _ path: String) -> String {
+    path.hasPrefix("/") ? normalized(path) : normalized(folder + "/" + path)
+  }
+
+  /// Without `.`, `..`, double and trailing slashes.
+  static func normalized(_ path: String) -> String {
+    var parts: [Substring] = []
+    for part in path.split(separator: "/") where part != "." {
+      if part == ".." { _ = parts.popLast() } else { parts.append(part) }
+    }
+    return "/" + parts.joined(separator: "/")
+  }
+
+  static func parent(_ path: String) -> String? {
+    guard path != "/", let slash = path.lastIndex(of: "/") else { return nil }
+    return slash == path.startIndex ? "/" : String(path[..<slash])
+  }
+
+  /// Why a path that has to lie in the project's folder doesn't; nil if it does.
+  static func fault(inProject path: String) -> String? {
+    if path.hasPrefix("/") { return "the path is absolute; expected one relative to the project folder" }
+    if path.hasPrefix("~") { return "the path lies in a home folder; expected one relative to the project folder" }
+    var depth = 0
+    for part in path.split(separator: "/") where part != "." {
+      depth += part == ".." ? -1 : 1
+      if depth < 0 { return "the path leads out of the project folder" }
+    }
+    return depth == 0 ? "the path is the project folder itself" : nil
+  }
+}

@@ -1,0 +1,68 @@
+public import ConfigSource
+
+/// The keys of playbooks/NAME.yml; docs/playbooks.md is tested against them.
+public enum PlaybookSchema {
+  public static let playbook = KeyTable(
+    "Playbook", [.init("watch", "duration"), .init("steps", "list of steps", required: true)])
+
+  /// What every step takes beside its own keys.
+  public static let common = KeyTable(
+    "Every step", [.init("name", "name", default: "the kind"), .init("role", "role")])
+
+  public static func keys(of kind: StepKindName) -> KeyTable {
+    KeyTable(kind.rawValue, keyList(of: kind))
+  }
+
+  private static func keyList(of kind: StepKindName) -> [KeyTable.Key] {
+    switch kind {
+    case .preflight: [.init("disk_free", "size", default: "1GiB"), .init("memory_free", "size", default: "128MiB")]
+    case .release: [.init("files", "list of paths", default: "[]")]
+    case .env, .commit: []
+    case .pull: [.init("timeout", "duration", default: "10m")]
+    case .backup:
+      [
+        .init("service", "service", default: "services.database"), .init("database", "name"), .init("user", "name"),
+        .init("keep", "mapping", default: "{}"), .init("timeout", "duration", default: "30m"),
+      ]
+    case .migrate:
+      [
+        .init("service", "service"), .init("up", "list of texts"), .init("revision", "list of texts"),
+        .init("down", "list of texts"), .init("rollback", "compatible, down or restore", default: "compatible"),
+        .init("timeout", "duration", default: "10m"), .init("lock_timeout", "duration", default: "5s"),
+      ]
+    case .recreate:
+      [.init("services", "list of services", default: "services.app"), .init("drain", "mapping", default: "{}")]
+    case .health:
+      [
+        .init("service", "service"), .init("http", "URL"), .init("url", "URL"), .init("exec", "list of texts"),
+        .init("expect", "mapping"), .init("within", "duration", default: "60s"),
+        .init("stable", "duration", default: "5s"),
+        .init("restarts", "whole number", default: "0"),
+      ]
+    case .run:
+      [
+        .init("script", "path", required: true), .init("undo", "path"), .init("timeout", "duration", default: "10m"),
+      ]
+    case .prune:
+      [
+        .init("releases", "whole number", default: "5"), .init("images", "true or false", default: "true"),
+        .init("logs", "duration", default: "7d"),
+      ]
+    }
+  }
+
+  public static let keep = KeyTable(
+    "backup.keep", [.init("last", "whole number", default: "7"), .init("days", "whole number", default: "7")])
+  public static let drain = KeyTable(
+    "recreate.drain", [.init("signal", "signal", default: "SIGTERM"), .init("timeout", "duration", default: "30s")])
+  public static let expect = KeyTable(
+    "health.expect", [.init("status", "HTTP status"), .init("json", "mapping or list")])
+  public static let bounds = KeyTable(
+    "health.expect.json",
+    [
+      .init("below", "number"), .init("above", "number"), .init("at_least", "number"), .init("at_most", "number"),
+      .init("not", "text"),
+    ])
+
+  public static let all = [playbook, common] + StepKindName.allCases.map(keys(of:)) + [keep, drain, expect, bounds]
+}
