@@ -16,13 +16,26 @@ public enum Playbooks {
   public static let bundle: [EmbeddedFile] = [
     EmbeddedFile(path: "attach.sh", bytes: PackageResources.attach_sh),
     EmbeddedFile(path: "facts.sh", bytes: PackageResources.facts_sh),
+    EmbeddedFile(path: "json.awk", bytes: PackageResources.json_awk),
     EmbeddedFile(path: "lib.sh", bytes: PackageResources.lib_sh),
-    EmbeddedFile(path: "recover.service", bytes: PackageResources.recover_service),
-    EmbeddedFile(path: "runner.sh", bytes: PackageResources.runner_sh),
     EmbeddedFile(path: "queries/backups.query.sh", bytes: PackageResources.backups_query_sh),
     EmbeddedFile(path: "queries/plan.query.sh", bytes: PackageResources.plan_query_sh),
     EmbeddedFile(path: "queries/scratch.query.sh", bytes: PackageResources.scratch_query_sh),
     EmbeddedFile(path: "queries/status.query.sh", bytes: PackageResources.status_query_sh),
+    EmbeddedFile(path: "recover.service", bytes: PackageResources.recover_service),
+    EmbeddedFile(path: "releases.sh", bytes: PackageResources.releases_sh),
+    EmbeddedFile(path: "runner.sh", bytes: PackageResources.runner_sh),
+    EmbeddedFile(path: "steps/commit.apply.sh", bytes: PackageResources.commit_apply_sh),
+    EmbeddedFile(path: "steps/env.apply.sh", bytes: PackageResources.env_apply_sh),
+    EmbeddedFile(path: "steps/env.undo.sh", bytes: PackageResources.env_undo_sh),
+    EmbeddedFile(path: "steps/preflight.apply.sh", bytes: PackageResources.preflight_apply_sh),
+    EmbeddedFile(path: "steps/prune.apply.sh", bytes: PackageResources.prune_apply_sh),
+    EmbeddedFile(path: "steps/pull.apply.sh", bytes: PackageResources.pull_apply_sh),
+    EmbeddedFile(path: "steps/pull.undo.sh", bytes: PackageResources.pull_undo_sh),
+    EmbeddedFile(path: "steps/release.apply.sh", bytes: PackageResources.release_apply_sh),
+    EmbeddedFile(path: "steps/release.undo.sh", bytes: PackageResources.release_undo_sh),
+    EmbeddedFile(path: "steps/seal.apply.sh", bytes: PackageResources.seal_apply_sh),
+    EmbeddedFile(path: "steps/seal.undo.sh", bytes: PackageResources.seal_undo_sh),
   ]
 
   /// The command line of the exec channel that begins the conversation.

@@ -1,0 +1,35 @@
+# shellcheck shell=sh
+# What several steps know about releases. Sourced after lib.sh.
+
+# Number of the current release, or nothing.
+current_number() { readlink "$ORCH_OPT/current" 2>/dev/null | sed 's,.*/,,'; }
+
+# NUMBER: did it pass its gate? Its deployment's journal says so; without one (pruned) the history.
+release_committed() {
+  if [ -f "$ORCH_STATE/deployments/$1/journal.jsonl" ]; then
+    grep -q '^{"event":"committed"' "$ORCH_STATE/deployments/$1/journal.jsonl"
+  else
+    grep -s "\"number\":$1," "$ORCH_STATE/history.jsonl" | grep -q '"outcome":"committed"'
+  fi
+}
+
+# NUMBER: the release that was active when it was deployed; 0: none. release.json has a member a line (Release.json), quotes in texts escaped.
+release_previous() { sed -n 's/^  "previous" *: *\([0-9][0-9]*\),*$/\1/p' "$ORCH_OPT/releases/$1/release.json"; }
+
+# KEY FILE…: the values of it (reference, digest, id, tag) in images.yml files; those that are missing count as empty.
+image_values() {
+  _name=$1
+  shift
+  cat "$@" 2>/dev/null | sed -n "s/^    $_name: \"\\(.*\\)\"\$/\\1/p" | sort -u
+}
+
+# A directory that never reaches a disk.
+memory_directory() {
+  for _directory in "/run/user/$(id -u)" /dev/shm; do
+    if [ -d "$_directory" ] && [ -w "$_directory" ] && [ "$(stat -f -c %T "$_directory")" = tmpfs ]; then
+      printf '%s\n' "$_directory"
+      return 0
+    fi
+  done
+  die 'Neither /run/user nor /dev/shm is a file system in memory: there is no safe place for the registry password.'
+}

@@ -1,0 +1,46 @@
+# The release's env file, and what Compose makes of the user's file with it: config.json here.
+# shellcheck shell=sh
+set -eu
+# shellcheck source=playbooks/host/lib.sh
+. "$ORCH_BUNDLE/lib.sh"
+COMPOSE_DIR=''
+# shellcheck source=/dev/null
+. "$ORCH_STEP/params"
+
+# Generated values are kept for good before their first use: a volume remembers its password. A plan (number 0) uses them for nothing.
+if [ -f generated ] && [ "$ORCH_N" != 0 ]; then
+  keep=$ORCH_STATE/generated.env
+  [ -f "$keep" ] || : >"$keep.first"
+  old=$keep
+  [ -f "$keep" ] || old=$keep.first
+  # A name that is there already keeps its value; another value for it means that the client read an older file.
+  awk '
+    { name = substr($0, 1, index($0, "=") - 1) }
+    FILENAME == ARGV[1] { if (name != "") known[name] = $0; print; next }
+    name == "" { next }
+    !(name in known) { print; next }
+    known[name] != $0 { print name > "/dev/stderr"; bad = 1 }
+    END { exit bad }
+  ' "$old" generated >generated.new 2>generated.bad || {
+    rm -f generated.new "$keep.first"
+    die "Another deployment generated $(tr '\n' ' ' <generated.bad)since this one began. Run it again."
+  }
+  write_atomically "$keep" <generated.new
+  rm -f generated.new generated.bad "$keep.first"
+fi
+
+set -- --project-directory "$ORCH_RELEASE/project${COMPOSE_DIR:+/$COMPOSE_DIR}"
+if [ -f env ]; then
+  write_atomically "$ORCH_RELEASE/.env" <./env
+  set -- "$@" --env-file "$ORCH_RELEASE/.env"
+fi
+set -- "$@" --env-file "$ORCH_STEP/version.env" -f "$ORCH_RELEASE/compose.yml" -f "$ORCH_STEP/check.json"
+if ! compose "$@" config --format json >config.new 2>config.err; then
+  rm -f config.new
+  # Compose names its files by path; a user knows the compose file by its name.
+  sed -e "s,$ORCH_RELEASE/,,g" config.err >&2
+  die 'Compose cannot read the compose file with this env (above). Nothing was changed.'
+fi
+if [ -s config.err ]; then sed -e "s,$ORCH_RELEASE/,,g" config.err; fi # warnings: unset variables, obsolete keys
+mv config.new config.json
+fact release_directory "$(json_string "$ORCH_RELEASE")"

@@ -1,0 +1,95 @@
+# Looks, and changes nothing: leftovers of interrupted deployments, what runs now and how well (the baseline), what lies here.
+# shellcheck shell=sh
+set -eu
+# shellcheck source=playbooks/host/lib.sh
+. "$ORCH_BUNDLE/lib.sh"
+# shellcheck source=playbooks/host/releases.sh
+. "$ORCH_BUNDLE/releases.sh"
+DISK_FREE=0 MEMORY_FREE=0
+# shellcheck source=/dev/null
+. "$ORCH_STEP/params"
+
+# PATH WHAT: enough room there, asked again on the host since the client's facts may be old.
+need_space() {
+  _at=$1
+  while [ ! -d "$_at" ]; do _at=${_at%/*} _at=${_at:-/}; done
+  _free=$(df -P -k "$_at" | awk 'END { print $(NF - 2) }')
+  if [ $((_free / 1024)) -lt $((DISK_FREE / 1048576)) ]; then
+    die "Only $((_free / 1024)) MiB are free at $_at ($2), $((DISK_FREE / 1048576)) MiB are needed. Free some; orchestrate prune removes old releases and images."
+  fi
+}
+need_space "$ORCH_OPT" releases
+need_space "$ORCH_STATE" 'state of deployments'
+_available=$(awk '/^MemAvailable:/ { print $2 }' /proc/meminfo)
+if [ $((_available / 1024)) -lt $((MEMORY_FREE / 1048576)) ]; then
+  die "Only $((_available / 1024)) MiB of memory are available, $((MEMORY_FREE / 1048576)) MiB are needed."
+fi
+
+# One object per container of the project, stopped ones and one-off ones included.
+template='{"id":{{json .Id}},"name":{{json .Name}},"service":{{json (index .Config.Labels "com.docker.compose.service")}},'\
+'"oneoff":{{json (index .Config.Labels "com.docker.compose.oneoff")}},"replaces":{{json (index .Config.Labels "com.docker.compose.replace")}},'\
+'"deployment":{{json (index .Config.Labels "orchestrate.deployment")}},"image":{{json .Image}},"status":{{json .State.Status}},'\
+'"health":{{if .State.Health}}{{json .State.Health.Status}}{{else}}"none"{{end}},"restarts":{{.RestartCount}},'\
+'"started_at":{{json .State.StartedAt}},"exit_code":{{.State.ExitCode}},"oom_killed":{{json .State.OOMKilled}}}'
+ids=$(docker ps -aq --no-trunc --filter "label=com.docker.compose.project=$ORCH_PROJECT") ||
+  die 'Docker does not answer (docker ps failed).'
+: >containers
+if [ -n "$ids" ]; then
+  # A container may go between the two commands: the others count.
+  # shellcheck disable=SC2086 # ids are hexadecimal
+  docker inspect --type container --format "$template" $ids >containers 2>inspect.err ||
+    grep -qi 'no such' inspect.err || die "docker inspect failed: $(cat inspect.err)"
+fi
+
+# Splits them: what runs for the services, and what an interrupted deployment left behind.
+LC_ALL=C awk -v each=line -f "$ORCH_BUNDLE/json.awk" containers >flat
+LC_ALL=C awk -F '\t' -v number="$ORCH_N" '
+  { split($1, path, "\037"); value[path[1], path[2]] = $3; if (path[1] > lines) lines = path[1] + 0 }
+  END {
+    for (i = 1; i <= lines; i++) {
+      of = value[i, "deployment"]
+      left = value[i, "replaces"] != "" || (of != "" && of + 0 != number + 0 && value[i, "oneoff"] == "True")
+      # A one-off container of somebody else (a user at the shell) is none of ours.
+      if (left) print "left", i
+      else if (value[i, "oneoff"] != "True") {
+        print "service", i
+        if (value[i, "status"] == "restarting" || value[i, "health"] == "unhealthy") bad++
+        if (value[i, "status"] == "running" && value[i, "health"] != "unhealthy") good++
+      }
+    }
+    print "verdict", (good + bad == 0 ? "null" : bad ? "false" : "true")
+  }' flat >parts
+
+# KIND: the JSON array of the containers of that kind.
+array() {
+  awk -v kind="$1" 'NR == FNR { if ($1 == kind) wanted[$2] = 1; next } FNR in wanted { text = text (n++ ? "," : "") $0 } END { print "[" text "]" }' \
+    parts containers
+}
+leftovers=$(array left)
+fact leftovers "$leftovers"
+fact baseline "$(array service)"
+fact healthy "$(awk '$1 == "verdict" { print $2 }' parts)"
+if [ "$leftovers" != '[]' ]; then
+  say 'An interrupted deployment left containers behind; this one removes or replaces them:'
+  awk -F '\t' 'NR == FNR { split($0, w, " "); if (w[1] == "left") wanted[w[2]] = 1; next }
+    { split($1, path, "\037"); if (path[1] in wanted && path[2] == "name") print "  " substr($3, 2) }' parts flat
+fi
+rm -f flat parts inspect.err
+
+# Which releases lie here, which of them passed their gate, and how large the last backup was.
+rows=
+for file in "$ORCH_OPT"/releases/[1-9]*/release.json; do
+  [ -f "$file" ] || continue
+  number=${file%/release.json} number=${number##*/}
+  committed=false
+  if release_committed "$number"; then committed=true; fi
+  previous=$(release_previous "$number")
+  version=$(sed -n 's/^  "version" *: *\(".*"\),*$/\1/p' "$file")
+  rows="$rows${rows:+,}{\"number\":$number,\"previous\":${previous:-0},\"committed\":$committed,\"version\":${version:-\"\"}}"
+done
+fact releases "[$rows]"
+last=
+for file in "$ORCH_OPT"/backups/*.dump; do
+  if [ -f "$file" ]; then last=$file; fi # their names begin with their time
+done
+if [ -n "$last" ]; then fact last_backup_bytes "$(stat -c %s "$last")"; fi

@@ -1,0 +1,170 @@
+# Fetches images side by side, finds what they resolved to, and gives each service's image a local tag that follows its content.
+# shellcheck shell=sh
+set -eu
+# shellcheck source=playbooks/host/lib.sh
+. "$ORCH_BUNDLE/lib.sh"
+# shellcheck source=playbooks/host/releases.sh
+. "$ORCH_BUNDLE/releases.sh"
+PULL_TIMEOUT=600 SERVER='' USERNAME=''
+# shellcheck source=/dev/null
+. "$ORCH_STEP/params"
+at_once=4
+silence=20 # seconds until a registry that says nothing at all counts as dead
+tab=$(printf '\t')
+
+pids=
+credentials=
+# shellcheck disable=SC2329 # by trap
+leave() {
+  # shellcheck disable=SC2086 # pids
+  [ -z "$pids" ] || kill $pids 2>/dev/null || : # they may have ended
+  [ -z "$credentials" ] || rm -rf "$credentials"
+  rm -f password
+}
+trap leave EXIT
+trap 'exit 143' TERM
+trap 'exit 130' INT HUP
+
+# Log-in: the password comes from a file and goes to a file in memory, both gone at the end.
+if [ -n "$SERVER" ]; then
+  credentials=$(memory_directory)/orchestrate-$ORCH_PROJECT-$ORCH_N
+  rm -rf "$credentials"
+  mkdir -m 0700 "$credentials"
+  # What the user's own configuration says about the engine's address still counts.
+  if [ -z "${DOCKER_HOST-}" ] && grep -qs currentContext "${HOME:-/}/.docker/config.json"; then
+    DOCKER_HOST=$(docker context inspect --format '{{.Endpoints.docker.Host}}')
+    export DOCKER_HOST
+  fi
+  export DOCKER_CONFIG="$credentials"
+  [ -f password ] || die 'The password for the registry did not arrive.'
+  status=0
+  timeout -k 5 "$silence" docker login --username "$USERNAME" --password-stdin "$SERVER" <password >login.out 2>&1 || status=$?
+  rm -f password
+  if [ "$status" -ne 0 ]; then
+    grep -v -e '^WARNING' -e '^Configure a credential helper' -e '^https://docs' -e '^$' login.out >&2 || : # nothing left to show
+    [ "$status" -ne 124 ] || die "The registry $SERVER does not answer within $silence s."
+    grep -qiE 'unauthorized|401|denied' login.out &&
+      die "The registry $SERVER refuses user $USERNAME: wrong name or password."
+    die "Cannot log in to the registry $SERVER (above)."
+  fi
+fi
+
+# One pull for each image, whichever services name it.
+cut -f 2 images | sort -u >references
+total=$(wc -l <references)
+number=0
+while read -r reference; do
+  number=$((number + 1))
+  printf '%s\n' "$reference" >"$number.reference"
+  rm -f "$number.out" "$number.status"
+done <references
+
+# NUMBER: in the background; its exit status lands in a file, since wait reports one of several only.
+start_pull() {
+  (
+    _status=0
+    docker pull "$(cat "$1.reference")" >"$1.out" 2>&1 &
+    _child=$!
+    trap 'kill "$_child" 2>/dev/null; exit 143' TERM
+    wait "$_child" || _status=$?
+    echo "$_status" >"$1.status.new"
+    mv "$1.status.new" "$1.status"
+  ) &
+  pids="$pids $!"
+  echo "$(uptime_ms) $!" >"$1.begin"
+}
+
+# NUMBER: a line about how far it is, when that has changed.
+progress() {
+  _line=$(awk '
+    / Pulling fs layer| Already exists/ { all++ }
+    / Pull complete| Already exists/ { done++ }
+    / Download complete/ { down++ }
+    END { if (all) printf "%d of %d layers, %d downloaded", done, all, down }' "$1.out")
+  [ -n "$_line" ] || return 0
+  if [ "$_line" != "$(cat "$1.shown" 2>/dev/null)" ]; then
+    printf '%s\n' "$_line" >"$1.shown"
+    say "$(cat "$1.reference"): $_line"
+  fi
+}
+
+# NUMBER STATUS: its end.
+ended() {
+  _reference=$(cat "$1.reference")
+  if [ "$2" -eq 0 ]; then
+    say "$_reference: $(sed -n 's/^Status: //p' "$1.out")"
+    return 0
+  fi
+  grep -vE ' (Pulling fs layer|Waiting|Verifying Checksum|Download complete|Pull complete|Already exists)$' "$1.out" | tail -n 5 >&2 || : # nothing else
+  if [ "$2" -gt 128 ]; then die "The pull of $_reference was killed (signal $(($2 - 128)))."; fi
+  if grep -qi 'no space left' "$1.out"; then
+    die "The disk is full: $_reference does not fit. orchestrate prune removes old releases and images."
+  fi
+  if grep -qiE 'manifest unknown|not found' "$1.out"; then
+    die "The registry has no $_reference: was that version built and pushed?"
+  fi
+  if grep -qiE 'unauthorized|denied|no basic auth' "$1.out"; then
+    die "The registry does not give out $_reference: log-in missing or wrong (\`registry:\` in the inventory)."
+  fi
+  if grep -qiE 'connection refused|no route to host|no such host|i/o timeout|deadline exceeded|Client.Timeout|TLS handshake' "$1.out"; then
+    die "The registry of $_reference cannot be reached from the host."
+  fi
+  die "The pull of $_reference failed (above)."
+}
+
+deadline=$(($(uptime_ms) + PULL_TIMEOUT * 1000))
+begun=0
+running=
+told=0
+while :; do
+  still=
+  for number in $running; do
+    if [ -f "$number.status" ]; then
+      ended "$number" "$(cat "$number.status")"
+    else
+      read -r since pid <"$number.begin"
+      # The subshell writes the status whatever happens to its pull; without one it was killed itself.
+      if ! kill -0 "$pid" 2>/dev/null && [ ! -f "$number.status" ]; then die "The pull of $(cat "$number.reference") was killed."; fi
+      if [ ! -s "$number.out" ] && [ $(($(uptime_ms) - since)) -gt $((silence * 1000)) ]; then
+        die "The registry of $(cat "$number.reference") does not answer within $silence s."
+      fi
+      still="$still $number"
+    fi
+  done
+  running=$still
+  # shellcheck disable=SC2086 # numbers
+  set -- $running
+  while [ $# -lt "$at_once" ] && [ "$begun" -lt "$total" ]; do
+    begun=$((begun + 1))
+    start_pull "$begun"
+    running="$running $begun"
+    set -- "$@" "$begun"
+  done
+  [ $# -gt 0 ] || break
+  now=$(uptime_ms)
+  [ "$now" -lt "$deadline" ] || die "The images were not here within $PULL_TIMEOUT s (\`timeout\` of pull): $(for n in $running; do cat "$n.reference"; done | tr '\n' ' ')"
+  if [ $((now - told)) -ge 2000 ]; then
+    told=$now
+    for number in $running; do progress "$number"; done
+  fi
+  sleep 0.1
+done
+pids=
+
+# What each resolved to. The digest is the one that the registry gave now; several may be on the host from before.
+while IFS=$tab read -r service reference; do
+  number=$(grep -nxF -e "$reference" references | cut -d : -f 1)
+  digest=$(sed -n 's/^Digest: \(sha256:[0-9a-f]\{64\}\)$/\1/p' "$number.out")
+  id=$(docker image inspect --format '{{.Id}}' "$reference") || die "$reference was pulled, but is not there any more."
+  [ -n "$digest" ] || digest=$id
+  hex=${digest#sha256:}
+  tag=orchestrate/$ORCH_PROJECT/$(printf '%s' "$service" | tr '[:upper:]' '[:lower:]'):$(printf '%.12s' "$hex")
+  if [ "$(docker image inspect --format '{{.Id}}' "$tag" 2>/dev/null)" != "$id" ]; then
+    # On disk before it is made: undo removes what stands here.
+    printf '%s\n' "$tag" >>tags
+    sync tags
+    docker tag "$id" "$tag"
+  fi
+  fact "image.$service" "{\"reference\":$(json_string "$reference"),\"digest\":\"$digest\",\"id\":\"$id\",\"tag\":\"$tag\"}"
+done <images
+rm -f ./*.reference ./*.out ./*.status ./*.begin ./*.shown references

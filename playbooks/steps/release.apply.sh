@@ -1,0 +1,54 @@
+# The release's own directory, made under a temporary name and renamed, so that it is there wholly or not at all.
+# shellcheck shell=sh
+set -eu
+# shellcheck source=playbooks/host/lib.sh
+. "$ORCH_BUNDLE/lib.sh"
+COPY_OF='' COMPOSE_DIR=''
+# shellcheck source=/dev/null
+. "$ORCH_STEP/params"
+
+new=$ORCH_RELEASE.new
+rm -rf "$new"
+if [ -d "$ORCH_RELEASE" ]; then
+  say "release $ORCH_N is there already"
+  exit 0
+fi
+mkdir -p "${ORCH_RELEASE%/*}"
+mkdir -m 0750 "$new"
+
+if [ -n "$COPY_OF" ]; then
+  old=$ORCH_OPT/releases/$COPY_OF
+  [ -f "$old/effective.json" ] || die "Release $COPY_OF is not on the host any more: nothing to go back to."
+  # Every image that it needs, before anything stops.
+  missing=
+  images=$old/images.yml
+  if [ -f images.yml ]; then images=images.yml; fi
+  image_values tag "$images" >needed
+  while read -r tag; do
+    docker image inspect "$tag" >/dev/null 2>&1 || missing="$missing $tag"
+  done <needed
+  [ -z "$missing" ] ||
+    die "Images of release $COPY_OF were pruned:$missing. Deploy that version again instead (orchestrate deploy ENV VERSION)."
+  cp -a "$old/." "$new/"
+  for name in effective.json images.yml release.json; do
+    if [ -f "$name" ]; then cp "$name" "$new/$name"; fi
+  done
+else
+  cp compose.yml playbook.yml "$new/"
+  mkdir -m 0755 "$new/project"
+  if [ -d project ]; then cp -a project/. "$new/project/"; fi
+  # A relative `env_file: .env` is found beside the compose file.
+  mkdir -p "$new/project/$COMPOSE_DIR"
+  up=..
+  rest=$COMPOSE_DIR
+  while [ -n "$rest" ]; do
+    up=../$up
+    case $rest in */*) rest=${rest#*/} ;; *) rest= ;; esac
+  done
+  link=$new/project/${COMPOSE_DIR:+$COMPOSE_DIR/}.env
+  if [ ! -e "$link" ]; then ln -s "$up/.env" "$link"; fi
+fi
+find "$new" -type f -exec sync {} + # each file's own data: a whole-disk sync waits for everybody's
+find "$new" -type d -exec sync {} +
+mv -T "$new" "$ORCH_RELEASE"
+sync "${ORCH_RELEASE%/*}"
