@@ -230,7 +230,7 @@ def bot(telegram, postgres, redis, tmp_path):
 
     def make(version: str, **environment: str) -> Bot:
         tree = tmp_path / f"{version}-{len(made)}"
-        subprocess.run([EXAMPLE / "assemble", version, tree], check=True)
+        subprocess.run([EXAMPLE.parent / "assemble", EXAMPLE.name, version, tree], check=True)
         given = {"TELEGRAM_TOKEN": TOKEN, "TELEGRAM_API": telegram.api, "DATABASE_URL": postgres.url, "REDIS_URL": redis.url}
         made.append(Bot(tree, version, given | environment))
         return made[-1]

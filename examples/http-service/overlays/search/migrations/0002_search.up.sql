@@ -1,0 +1,1 @@
+CREATE INDEX notes_body_search ON notes USING gin (to_tsvector('simple', body));
