@@ -193,10 +193,15 @@ droplet_command() {
   [ -n "$name" ] || usage_error "droplet: needs a name"
   droplet_check_name "$name"
   began=$(date +%s%N)
-  if ! { engine_find && droplet_exists "$name" && droplet_running "$name"; }; then
+  if engine_find && droplet_exists "$name" && droplet_running "$name"; then
+    with_lock "droplet-$name" true # another call may be booting it
+  else
     sandbox_up --core
     with_lock "droplet-$name" droplet_ensure "$name" "$kind" "$memory" "$disk"
     say "droplet $name is up after $((($(date +%s%N) - began) / 1000000)) ms"
+  fi
+  if [ "$kind" = fresh ] && [ "$(droplet_user "$name")" != root ]; then
+    fail "droplet $name exists and is not fresh; remove it first: script/sandbox rm $name"
   fi
   [ -z "$project" ] || droplet_prepare "$name" "$project" "$user"
   droplet_print "$name"

@@ -93,20 +93,25 @@ socket.create_connection(("127.0.0.1", 5002), 1)' 2>/dev/null; do
   done
 }
 
+# registry_tell COMMAND...: a line to the proxy before the registry.
+registry_tell() { "$ROOT/sandbox/delay-proxy" send "$(cat "$STATE/registry-control.port")" "$@" >/dev/null; }
+
+# Every fault starts from a well registry, so that none of them depends on the one before.
 registry_fault() {
-  local send=("$ROOT/sandbox/delay-proxy" send "$(recorded_port registry-control 5002)") action=${1:-}
+  local action=${1:-}
   engine_need
   case $action in
-    start)
-      registry_up
-      "${send[@]}" delay 0 >/dev/null
-      "${send[@]}" resume >/dev/null
-      ;;
-    stop) "${send[@]}" refuse >/dev/null ;;
-    blackhole) "${send[@]}" blackhole >/dev/null ;;
-    cut) "${send[@]}" cut >/dev/null ;;
-    slow) "${send[@]}" delay "${2:-500}" >/dev/null ;;
+    start | stop | blackhole | cut | slow) ;;
     *) usage_error "registry stop|start|slow [MS]|blackhole|cut" ;;
+  esac
+  registry_up
+  registry_tell delay 0
+  registry_tell resume
+  case $action in
+    start) ;;
+    stop) registry_tell refuse ;;
+    slow) registry_tell delay "${2:-500}" ;;
+    *) registry_tell "$action" ;;
   esac
 }
 
