@@ -10,6 +10,10 @@ public func stepKind(for spec: StepSpec) -> any StepKind {
   case .pull(let settings): PullStep(settings: settings)
   case .commit: CommitStep()
   case .prune(let settings): PruneStep(settings: settings)
-  case .backup, .migrate, .recreate, .health, .run: preconditionFailure("the step kind \(spec.kind) isn't registered")
+  case .backup(let settings): BackupStep(settings: settings)
+  case .migrate(let settings): MigrateStep(settings: settings)
+  case .recreate(let settings): RecreateStep(settings: settings)
+  case .health(let settings): HealthStep(settings: settings)
+  case .run(let settings): RunStep(settings: settings)
   }
 }

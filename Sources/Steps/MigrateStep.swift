@@ -1,0 +1,102 @@
+public import Engine
+public import Inventory
+
+/// Brings the schema to the new version, in a one-off container of the new image; undone by the release's policy. In a rollback its settings
+/// are those of the release that is left, and the policy decides what happens to the schema.
+public struct MigrateStep: StepKind {
+  public var settings: MigrateSettings
+
+  public init(settings: MigrateSettings = MigrateSettings()) { self.settings = settings }
+
+  public func plan(_ context: StepContext) -> [Change] {
+    if context.target != nil { return planRollback(context) }
+    guard !settings.up.isEmpty else { return [] }
+    guard let pending = context.pendingMigrations else {
+      guard context.changesSomething else { return [] }
+      return [Change(.unknown, "migrations", detail: ["  \(settings.up.joined(separator: " "))"], losesData: false)]
+    }
+    return pending.map { Change(.run, "migration \($0.prefix { !$0.isWhitespace })", detail: ["+ \($0)"]) }
+  }
+
+  private func planRollback(_ context: StepContext) -> [Change] {
+    guard !settings.up.isEmpty else { return [] }
+    switch settings.rollback {
+    case .compatible: return []
+    case .down:
+      return [
+        Change(
+          .run, "schema back to that of \(context.target?.version ?? "the older release")",
+          detail: ["- \(settings.down?.joined(separator: " ") ?? "no down command")"], losesData: true)
+      ]
+    case .restore:
+      return [
+        Change(
+          .delete, "every write since the deployment of \(context.current?.version ?? "the running release")",
+          detail: ["- restored from the restore point of deployment \(context.current?.number ?? 0)"], losesData: true)
+      ]
+    }
+  }
+
+  public func payload(_ context: StepContext) -> StepPayload {
+    let service = settings.service ?? context.inventory.services.app.first ?? ""
+    let head = context.reported.values.lazy.compactMap { $0["head"]?.stringValue }.first ?? ""
+    // The script keeps its own deadline, so that it can still tell what state the schema is in.
+    let slack = Duration.seconds(180)
+    return StepPayload(
+      script: "migrate", timeout: settings.timeout + slack, changes: true, hasUndo: true,
+      parameters: [
+        ("SERVICE", service), ("UP", quotedWords(settings.up)), ("REVISION", quotedWords(settings.revision)),
+        ("DOWN", downWords(settings.down ?? [])), ("TOOL", tool.rawValue), ("POLICY", settings.rollback.rawValue),
+        ("TIMEOUT", wholeSeconds(settings.timeout)), ("LOCK_TIMEOUT", milliseconds(settings.lockTimeout)),
+        ("DB_SERVICE", context.inventory.services.database ?? ""), ("DB_NAME", ""), ("DB_USER", ""),
+        ("VERSION", context.version), ("FROM", context.current?.version ?? ""),
+        ("TARGET", context.target.map { String($0.number) } ?? ""),
+        ("ACCEPT_DATA_LOSS", context.options.acceptDataLoss ? "1" : "0"), ("HEAD", head),
+      ])
+  }
+
+  /// A tool whose ways are known: where its revision stands, how it speaks.
+  enum Tool: String { case alembic, migrate, other = "" }
+
+  var tool: Tool {
+    let words = settings.up
+    for (index, word) in words.enumerated() where index < 3 {
+      let name = word.split(separator: "/").last.map(String.init) ?? word
+      if name == "alembic" { return .alembic }
+      if name == "migrate", index == 0 { return .migrate }
+    }
+    return .other
+  }
+
+  /// The revision's place becomes a reference to the script's own variable: quoted there, never interpolated here.
+  func downWords(_ words: [String]) -> String {
+    words.map { word in
+      word.split(separator: "${revision}", omittingEmptySubsequences: false).map { shellQuoted(String($0)) }
+        .joined(separator: #""$revision""#)
+    }.joined(separator: " ")
+  }
+}
+
+/// Internal: asks the new image, before the plan, which migrations are pending. Facts: `revision`, `head`, `pending`.
+public struct MigrateProbeStep: StepKind {
+  public var settings: MigrateSettings
+
+  /// Nil: the migration tool isn't one that tells without a database.
+  public init?(settings: MigrateSettings) {
+    guard MigrateStep(settings: settings).tool == .alembic else { return nil }
+    self.settings = settings
+  }
+
+  public func plan(_ context: StepContext) -> [Change] { [] }
+
+  public func payload(_ context: StepContext) -> StepPayload {
+    let service = settings.service ?? context.inventory.services.app.first ?? ""
+    return StepPayload(
+      script: "migrate-probe", timeout: .seconds(150),
+      parameters: [
+        ("TOOL", "alembic"), ("SERVICE", service), ("REFERENCE", context.config?.image(of: service) ?? ""),
+        ("DIRECTORY", context.config?.service(service)?["working_dir"]?.stringValue ?? ""),
+        ("DB_SERVICE", context.inventory.services.database ?? ""), ("DB_NAME", ""), ("DB_USER", ""),
+      ])
+  }
+}

@@ -1,0 +1,121 @@
+# The project's containers and the database inside one of them. Sourced by step scripts, after lib.sh.
+# shellcheck shell=sh
+
+# service_containers SERVICE: ids of its containers in any state, one-off ones excluded. By label, never by name: a
+# Compose that was killed leaves a container with a name of its own.
+service_containers() {
+  docker ps -aq --no-trunc --filter "label=com.docker.compose.project=$ORCH_PROJECT" \
+    --filter "label=com.docker.compose.service=$1" --filter label=com.docker.compose.oneoff=False
+}
+
+# running_container SERVICE: id of its running container, or nothing.
+running_container() {
+  docker ps -q --no-trunc --filter "label=com.docker.compose.project=$ORCH_PROJECT" \
+    --filter "label=com.docker.compose.service=$1" --filter label=com.docker.compose.oneoff=False \
+    --filter status=running | sed -n 1p
+}
+
+# services_of FILE: the names of the services of an effective.json, a line each.
+services_of() { compose -f "$1" config --services </dev/null; }
+
+# has_word WORD LINES: whether WORD is one of the lines.
+has_word() {
+  case "
+$2
+" in
+  *"
+$1
+"*) return 0 ;;
+  esac
+  return 1
+}
+
+# remove_one_offs: containers that a step of this deployment, or of an earlier one, started beside the services.
+remove_one_offs() {
+  docker ps -a --no-trunc --filter "label=orchestrate.project=$ORCH_PROJECT" \
+    --format '{{.ID}} {{.Label "orchestrate.deployment"}}' | while read -r one_off_id one_off_n; do
+    case $one_off_n in '' | *[!0-9]*) continue ;; esac
+    if [ "$one_off_n" -le "$ORCH_N" ]; then
+      say "removing the one-off container $(printf %.12s "$one_off_id") of deployment $one_off_n"
+      docker rm -f "$one_off_id" >/dev/null || docker_gone "$one_off_id"
+    fi
+  done
+}
+
+# docker_gone ID: true if there is no such container (any more).
+docker_gone() { ! docker inspect "$1" >/dev/null 2>&1; }
+
+# remove_networks: those of the project, once no container of the project is left.
+remove_networks() {
+  [ -z "$(docker ps -aq --filter "label=com.docker.compose.project=$ORCH_PROJECT")" ] || return 0
+  for network in $(docker network ls -q --filter "label=com.docker.compose.project=$ORCH_PROJECT"); do
+    docker network rm "$network" >/dev/null || say "the network $network couldn't be removed"
+  done
+}
+
+# save_logs SERVICE CONTAINER [-f]: what a container has written, kept beyond its removal. -f follows to its end.
+# Nothing for journald (the journal keeps it) and none.
+save_logs() {
+  case $(docker inspect -f '{{.HostConfig.LogConfig.Type}}' "$2" 2>/dev/null) in
+  journald | none | '') return 0 ;;
+  esac
+  logs_dir=$ORCH_STATE/logs/$1
+  mkdir -p "$logs_dir"
+  logs_file=$logs_dir/$(date -u +%Y%m%dT%H%M%SZ)-d$ORCH_N.log
+  # Two containers of one service within a second.
+  while [ -e "$logs_file" ]; do logs_file=${logs_file%.log}+.log; done
+  if [ "${3:-}" = -f ]; then
+    timeout 900 docker logs -f --timestamps --tail 200000 "$2" >"$logs_file" 2>&1
+  else
+    timeout 60 docker logs --timestamps --tail 200000 "$2" >"$logs_file" 2>&1
+  fi
+}
+
+# pg CONTAINER COMMAND…: a PostgreSQL tool inside the database's container; its sessions bear the deployment's name. The
+# password, where one is asked for, comes from the container's own environment and stays in there.
+pg() { pg_container=$1; shift; docker exec "$pg_container" sh -c "$pg_preamble" sh "orch-$ORCH_N" "$@"; }
+pg_stdin() { pg_container=$1; shift; docker exec -i "$pg_container" sh -c "$pg_preamble" sh "orch-$ORCH_N" "$@"; }
+# shellcheck disable=SC2016 # expanded inside the container
+pg_preamble='
+if [ -z "${PGPASSWORD:-}" ]; then
+  if [ -n "${POSTGRES_PASSWORD:-}" ]; then PGPASSWORD=$POSTGRES_PASSWORD
+  elif [ -n "${POSTGRES_PASSWORD_FILE:-}" ]; then PGPASSWORD=$(cat "$POSTGRES_PASSWORD_FILE")
+  fi
+fi
+PGAPPNAME=$1
+export PGPASSWORD PGAPPNAME
+shift
+exec "$@"'
+
+# pg_names CONTAINER: sets DB_NAME and DB_USER, where they are empty, from what the container was made with.
+pg_names() {
+  if [ -n "$DB_NAME" ] && [ -n "$DB_USER" ]; then return 0; fi
+  # shellcheck disable=SC2016 # expanded inside the container
+  pg_env=$(docker exec "$1" sh -c 'u=${POSTGRES_USER:-postgres}; printf "%s\n%s\n" "${POSTGRES_DB:-$u}" "$u"')
+  DB_NAME=${DB_NAME:-$(printf '%s\n' "$pg_env" | sed -n 1p)}
+  DB_USER=${DB_USER:-$(printf '%s\n' "$pg_env" | sed -n 2p)}
+}
+
+# sql CONTAINER DB_NAME [psql options]: runs stdin, answers unadorned, stops at the first fault.
+sql() {
+  sql_container=$1 sql_database=$2
+  shift 2
+  pg_stdin "$sql_container" psql -X -q -A -t -v ON_ERROR_STOP=1 -U "$DB_USER" -d "$sql_database" "$@"
+}
+
+# end_sessions CONTAINER: sessions of this deployment's and earlier ones' steps are ended, and waited for until they are gone.
+end_sessions() {
+  sessions=0
+  while :; do
+    left=$(sql "$1" postgres -v n="$ORCH_N" <<'SQL'
+select count(pg_terminate_backend(pid)) from pg_stat_activity
+where pid <> pg_backend_pid() and application_name ~ '^orch-[0-9]{1,9}$'
+  and substr(application_name, 6)::int <= :n;
+SQL
+    ) || return 1
+    [ "$left" != 0 ] || return 0
+    sessions=$((sessions + 1))
+    [ "$sessions" -le 50 ] || return 1
+    sleep 0.2
+  done
+}

@@ -1,0 +1,336 @@
+# The health gate. Sourced after lib.sh and containers.sh. A gate is described by these variables (a step's params, or a file below
+# releases/N/gates, where each gate is kept that a release has passed):
+#   SERVICE  PROBE (http, exec, container)  URL  COMMAND (quoted words)  STATUS (empty: 2xx)  EXPECT (lines: path TAB operator
+#   TAB value, written as json.awk writes them)
+#   WITHIN_MS  STABLE_MS  RESTARTS
+# shellcheck shell=sh
+
+# gate RELEASE MODE: asks until the service has answered well for STABLE_MS, or WITHIN_MS are over. MODE `look`: the first good
+# answer is enough. Returns 0 or 1, and sets first_ok_ms (epoch), answers, last_answer, container, failure (why not, one line).
+gate() {
+  gate_mode=$2
+  gate_release=$ORCH_OPT/releases/$1/effective.json
+  gate_tmp=$(mktemp -d "${TMPDIR:-/tmp}/gate.XXXXXX")
+  first_ok_ms='' answers=0 last_answer='' failure='' container=''
+  gate_look_ms=$STABLE_MS
+  [ "$gate_mode" = gate ] || gate_look_ms=0
+  printf '%s\n' "$EXPECT" >"$gate_tmp/expect"
+  clock
+  # shellcheck disable=SC2154 # set by clock
+  gate_deadline=$((up_ms + WITHIN_MS))
+  gate_end=$((gate_deadline + gate_look_ms))
+  gate_restarts=0 gate_ok_since='' gate_before='' gate_verdict='' gate_bad='' gate_asker=sh
+  while [ -z "$gate_verdict" ]; do
+    gate_examine || break
+    [ -z "$gate_verdict" ] || break
+    gate_ask
+  done
+  rm -rf "$gate_tmp"
+  [ "$gate_verdict" = healthy ]
+}
+
+# gate_fail TEXT: the verdict.
+gate_fail() {
+  gate_verdict=unhealthy
+  failure=$1
+}
+
+gate_late() {
+  clock
+  if [ -n "$gate_ok_since" ]; then [ "$up_ms" -ge "$gate_end" ]; else [ "$up_ms" -ge "$gate_deadline" ]; fi
+}
+
+gate_seconds() { echo "$(($1 / 1000)).$(($1 % 1000 / 100)) s"; }
+
+# Looks at the container until it runs; starts it again where the gate forgives that. A verdict if it can't get healthy any more.
+gate_examine() {
+  while :; do
+    # shellcheck disable=SC2046 # one id, or none
+    gate_state=$(docker inspect -f '{{.Id}} {{.Image}} {{.State.Status}} {{.State.StartedAt}} {{.RestartCount}} {{.State.OOMKilled}} {{.State.ExitCode}}' \
+      $(service_containers "$SERVICE") 2>/dev/null | sed -n 1p)
+    if [ -z "$gate_state" ]; then
+      gate_fail "$SERVICE has no container"
+      return 1
+    fi
+    # shellcheck disable=SC2086 # the seven words of the format above
+    set -- $gate_state
+    container=$1 gate_id=$1 gate_image=$2 gate_status=$3 gate_started=$4 gate_count=$5 gate_oom=$6 gate_exit=$7
+    if [ -z "$gate_before" ]; then
+      gate_before=$gate_id
+      gate_first_started=$gate_started gate_first_count=$gate_count
+      gate_check_image || return 1
+    elif [ "$gate_id" != "$gate_before" ]; then
+      gate_fail "the container of $SERVICE was replaced by another one while it was watched"
+      return 1
+    fi
+    [ "$gate_oom" != true ] || [ "$gate_status" = running ] || {
+      gate_fail "$SERVICE was killed because its memory ran out"
+      return 1
+    }
+    gate_crashes=$((gate_count - gate_first_count + gate_restarts))
+    if [ "$gate_count" != "$gate_first_count" ] && [ "$gate_crashes" -gt "$RESTARTS" ]; then
+      gate_fail "$SERVICE crashed and was restarted by Docker $((gate_count - gate_first_count)) times"
+      return 1
+    fi
+    case $gate_status in
+    running)
+      if [ "$gate_started" != "$gate_first_started" ]; then
+        if [ "$gate_crashes" = 0 ]; then
+          gate_fail "$SERVICE was restarted while it was watched"
+          return 1
+        fi
+        gate_first_started=$gate_started gate_ok_since=''
+      fi
+      return 0
+      ;;
+    exited | dead)
+      gate_ok_since=''
+      if [ "$gate_crashes" -ge "$RESTARTS" ]; then
+        gate_fail "$SERVICE ended with exit status $gate_exit"
+        [ "$gate_restarts" = 0 ] || failure="$failure, after $gate_restarts restarts"
+        return 1
+      fi
+      gate_restarts=$((gate_restarts + 1))
+      say "$SERVICE ended with exit status $gate_exit; starting it again ($gate_restarts of $RESTARTS)"
+      docker start "$gate_id" >/dev/null || {
+        gate_fail "$SERVICE ended with exit status $gate_exit and can't be started again"
+        return 1
+      }
+      continue
+      ;;
+    esac
+    if gate_late; then
+      gate_fail "$SERVICE is $gate_status after $(gate_seconds "$WITHIN_MS")"
+      return 1
+    fi
+    sleep 0.2
+  done
+}
+
+# Does the container run the image that the release names?
+gate_check_image() {
+  [ "$gate_mode" = gate ] && [ -f "$gate_release" ] || return 0
+  gate_wanted=$(LC_ALL=C awk -f "$ORCH_BUNDLE/json.awk" "$gate_release" | awk -F '\t' -v path="services\037$SERVICE\037image" '$1 == path { print $3 }')
+  [ -n "$gate_wanted" ] || return 0
+  gate_wanted_id=$(docker image inspect -f '{{.Id}}' "$gate_wanted" 2>/dev/null) || gate_wanted_id=none
+  [ "$gate_wanted_id" = "$gate_image" ] || {
+    gate_fail "$SERVICE runs the image $gate_image, the release names $gate_wanted ($gate_wanted_id)"
+    return 1
+  }
+}
+
+# Asks until there is a verdict, or the one who asks has died (with the container, or because time is over).
+gate_ask() {
+  gate_words
+  clock
+  gate_left=$(((gate_end - up_ms) / 1000 + 1))
+  if [ "$gate_kind" = running ]; then
+    gate_running
+    return
+  fi
+  rm -f "$gate_tmp/in" "$gate_tmp/out"
+  mkfifo "$gate_tmp/in" "$gate_tmp/out"
+  # shellcheck disable=SC2119
+  gate_start <"$gate_tmp/in" >"$gate_tmp/out" 2>"$gate_tmp/errors" &
+  gate_helper=$!
+  exec 7>"$gate_tmp/in" 6<"$gate_tmp/out"
+  while [ -z "$gate_verdict" ] && IFS= read -r gate_line <&6; do gate_judge; done
+  # The end of its stdin ends the one who asks; the client is ended here, in case that it hangs.
+  exec 7>&- 6<&-
+  kill "$gate_helper" 2>/dev/null || : # it has ended by itself
+  wait "$gate_helper" && gate_rc=0 || gate_rc=$?
+  [ -z "$gate_verdict" ] || return 0
+  if gate_late; then
+    gate_timeout
+  elif [ "$gate_rc" = 126 ] || [ "$gate_rc" = 127 ]; then
+    gate_next_asker
+  else
+    sleep 0.1 # the container is going down, or Docker is
+  fi
+}
+
+# What is run inside the container: gate_kind http, exec (with the words in gate_command) or running (there is nothing to ask).
+gate_words() {
+  gate_kind=$PROBE gate_command=$COMMAND
+  [ "$PROBE" = container ] || return 0
+  gate_kind=running
+  gate_test=$(docker inspect -f '{{if .Config.Healthcheck}}{{join .Config.Healthcheck.Test "\x1e"}}{{end}}' "$gate_id")
+  case $gate_test in
+  CMD-SHELL*) gate_kind=exec gate_command="sh -c $(gate_quote "${gate_test#CMD-SHELL?}")" ;;
+  CMD*)
+    gate_kind=exec gate_command=
+    gate_ifs=$IFS IFS=$(printf '\036')
+    set -f
+    # shellcheck disable=SC2086 # split at the separator, on purpose
+    set -- ${gate_test#CMD?}
+    set +f
+    IFS=$gate_ifs
+    for gate_word in "$@"; do gate_command="$gate_command $(gate_quote "$gate_word")"; done
+    ;;
+  esac
+}
+
+gate_quote() { printf "'%s'" "$(printf '%s' "$1" | sed "s/'/'\\\\''/g")"; }
+
+# The one who asks: first by the container's shell, which finds curl, python3, node or wget; without a shell python3 or node itself.
+# shellcheck disable=SC2120 # takes nothing: its own parameters are the check's words
+gate_start() {
+  if [ "$gate_kind" = exec ]; then
+    eval "set -- $gate_command"
+    if [ "$gate_asker" = sh ]; then
+      exec timeout "$gate_left" docker exec -i "$gate_id" sh -c "$(cat "$ORCH_BUNDLE/probe.sh")" probe exec 0.3 "$@"
+    fi
+    while gate_output=$(docker exec "$gate_id" "$@" 2>&1) && gate_rc=0 || gate_rc=$?; do
+      printf '%s %s\n' "$gate_rc" "$(printf '%s' "$gate_output" | tr '\n' ' ')"
+      sleep 0.3
+    done
+  fi
+  case $gate_asker in
+  sh)
+    exec timeout "$gate_left" docker exec -i "$gate_id" sh -c "$(cat "$ORCH_BUNDLE/probe.sh")" probe http 0.2 "$URL" \
+      "$(cat "$ORCH_BUNDLE/probe.py")" "$(cat "$ORCH_BUNDLE/probe.js")"
+    ;;
+  python3) exec timeout "$gate_left" docker exec -i "$gate_id" python3 -c "$(cat "$ORCH_BUNDLE/probe.py")" 0.2 "$URL" ;;
+  node) exec timeout "$gate_left" docker exec -i "$gate_id" node -e "$(cat "$ORCH_BUNDLE/probe.js")" 0.2 "$URL" ;;
+  esac
+}
+
+gate_next_asker() {
+  case $gate_kind.$gate_asker in
+  exec.sh) gate_asker=direct ;;
+  http.sh) gate_asker=python3 ;;
+  http.python3) gate_asker=node ;;
+  *) gate_fail "nothing inside the container of $SERVICE can ask $URL: it has neither curl, wget, python3 nor node; use exec: in the health step" ;;
+  esac
+}
+
+# One answer, in gate_line.
+gate_judge() {
+  if [ "$gate_line" = '!none' ]; then
+    gate_asker=node
+    gate_next_asker
+    return
+  fi
+  answers=$((answers + 1))
+  last_answer=$gate_line
+  gate_reason=''
+  gate_code=${gate_line%% *}
+  if [ "$gate_kind" = exec ]; then
+    [ "$gate_code" = 0 ] || gate_reason="$SERVICE: its check ended with exit status $gate_code"
+  elif [ -n "$STATUS" ]; then
+    [ "$gate_code" = "$STATUS" ] || gate_reason="$SERVICE answered with status $gate_code, not $STATUS"
+  else
+    case $gate_code in 2??) ;; *) gate_reason="$SERVICE answered with status $gate_code" ;; esac
+  fi
+  [ "$gate_code" != 000 ] || gate_reason="$SERVICE doesn't answer"
+  if [ -z "$gate_reason" ] && [ -n "$EXPECT" ]; then
+    gate_reason=$(printf '%s' "${gate_line#* }" | gate_expect) || gate_reason="$SERVICE: ${gate_reason:-its answer is not JSON}"
+  fi
+  clock
+  if [ -n "$gate_reason" ]; then
+    gate_bad=$gate_reason
+    if [ -n "$gate_ok_since" ]; then
+      say "$gate_reason, after it had answered well for $(gate_seconds $((up_ms - gate_ok_since)))"
+      [ "$up_ms" -lt "$gate_deadline" ] || gate_timeout
+      gate_ok_since=''
+    fi
+    ! gate_late || gate_timeout
+    return 0
+  fi
+  if [ -z "$first_ok_ms" ]; then first_ok_ms=$(now_ms); fi
+  [ -n "$gate_ok_since" ] || gate_ok_since=$up_ms
+  [ $((up_ms - gate_ok_since)) -ge "$gate_look_ms" ] || return 0
+  gate_confirm
+}
+
+# It has answered well for long enough: is it still the same container, without a restart or an OOM kill?
+gate_confirm() {
+  gate_was=$gate_started
+  gate_examine || return 0
+  if [ "$gate_started" = "$gate_was" ] && [ -z "$gate_verdict" ]; then gate_verdict=healthy; fi
+}
+
+gate_timeout() {
+  [ -n "$gate_bad" ] || gate_bad="$SERVICE doesn't answer"
+  gate_fail "$gate_bad (waited $(gate_seconds "$WITHIN_MS"))"
+}
+
+# No check to ask: it has to run without a restart for STABLE_MS.
+gate_running() {
+  gate_ok_since=$up_ms
+  if [ -z "$first_ok_ms" ]; then first_ok_ms=$(now_ms); fi
+  answers=$((answers + 1)) last_answer=running
+  while :; do
+    clock
+    if [ $((up_ms - gate_ok_since)) -ge "$gate_look_ms" ]; then
+      gate_confirm
+      return
+    fi
+    sleep 0.2
+    [ "$(docker inspect -f '{{.State.Status}} {{.State.StartedAt}}' "$gate_id" 2>/dev/null)" = "running $gate_started" ] || return 0
+  done
+}
+
+# stdin: a JSON document. Says which expectation isn't met, and fails.
+gate_expect() {
+  LC_ALL=C awk -f "$ORCH_BUNDLE/json.awk" >"$gate_tmp/flat" || return 1
+  awk -F '\t' '
+    FNR == NR { type[$1] = $2; value[$1] = $3; next }
+    $1 == "" { next }
+    {
+      path = $1; op = $2; want = $3; name = path; gsub("\037", ".", name); shown = name " is " value[path]
+      if (!(path in type)) { print name " is missing"; exit 1 }
+      t = type[path]; v = value[path]
+      if (t == "object" || t == "array") shown = name " is an " t
+      if (op == "string") { if (t != "string" || (v "") != (want "")) { print shown ", not " want; exit 1 } }
+      else if (op == "bool") { if (t != "bool" || v != want) { print shown ", not " want; exit 1 } }
+      else if (op == "null") { if (t != "null") { print shown ", not null"; exit 1 } }
+      else if (op == "not") { if ((v "") == (want "")) { print shown; exit 1 } }
+      else {
+        if (t != "number") { print shown ", not a number"; exit 1 }
+        v += 0; want += 0
+        if (op == "number" && v != want) { print shown ", not " $3; exit 1 }
+        if (op == "below" && !(v < want)) { print shown ", not below " $3; exit 1 }
+        if (op == "above" && !(v > want)) { print shown ", not above " $3; exit 1 }
+        if (op == "at_least" && !(v >= want)) { print shown ", less than " $3; exit 1 }
+        if (op == "at_most" && !(v <= want)) { print shown ", more than " $3; exit 1 }
+      }
+    }' "$gate_tmp/flat" "$gate_tmp/expect"
+}
+
+# The failed gate, told with all that a person needs: last answer, last entry of the health log, last lines of the container.
+gate_report() {
+  report=$failure
+  [ -z "$last_answer" ] || report="$report
+last answer: $(printf '%.2048s' "$last_answer")"
+  [ -n "$container" ] || return 0
+  report_health=$(docker inspect -f '{{if .State.Health}}{{range .State.Health.Log}}{{.ExitCode}} {{.Output}}{{"\x1e"}}{{end}}{{end}}' \
+    "$container" 2>/dev/null | awk 'BEGIN { RS = "\036" } /[^\n]/ { last = $0 } END { printf "%.2048s", last }') || report_health=
+  [ -z "$report_health" ] || report="$report
+last entry of its health log: $report_health"
+  report_logs=$(docker logs --tail 50 "$container" 2>&1) || report_logs=
+  [ -z "$report_logs" ] || report="$report
+last lines of $SERVICE:
+$report_logs"
+}
+
+# release_gates RELEASE LOOK_MS: one look at each gate that the release has passed (kept in its directory), at most LOOK_MS long each;
+# a JSON object per gate on stdout. Returns 0: all healthy; 1: not; 2: no gate is known.
+release_gates() {
+  gates_rc=2
+  for gates_file in "$ORCH_OPT/releases/$1/gates/"*; do
+    [ -f "$gates_file" ] || continue
+    [ "$gates_rc" = 1 ] || gates_rc=0
+    (
+      # shellcheck disable=SC1090 # a gate's variables
+      . "$gates_file"
+      if [ "$WITHIN_MS" -gt "$2" ]; then WITHIN_MS=$2; fi
+      healthy=true
+      gate "$1" look >/dev/null || healthy=false
+      printf '{"service":%s,"healthy":%s,"at_ms":%s,"answer":%s,"reason":%s}\n' "$(json_string "$SERVICE")" "$healthy" \
+        "${first_ok_ms:-null}" "$(json_string "$(printf '%.2048s' "$last_answer")")" "$(json_string "$failure")"
+      [ "$healthy" = true ]
+    ) || gates_rc=1
+  done
+  return "$gates_rc"
+}

@@ -1,0 +1,168 @@
+# The database's schema: what revision it is at, and how it gets back. Sourced after lib.sh and containers.sh, with a migrate step's params.
+# shellcheck shell=sh
+
+# one_off RELEASE COMMAND…: runs a command in a container of its own, of that release's image. Its container bears the deployment's number, its
+# database sessions too: whoever has to clean up finds both.
+one_off() {
+  one_off_config=$ORCH_OPT/releases/$1/effective.json
+  shift
+  one_off_count=$((${one_off_count:-0} + 1))
+  compose -f "$one_off_config" run --rm -T --no-deps --label "orchestrate.project=$ORCH_PROJECT" --label "orchestrate.deployment=$ORCH_N" \
+    --name "$ORCH_PROJECT-migrate-$ORCH_N-$$-$one_off_count" -e "PGOPTIONS=-c lock_timeout=$LOCK_TIMEOUT" -e "PGAPPNAME=orch-$ORCH_N" \
+    "$SERVICE" "$@" </dev/null
+}
+
+# one_off_within SECONDS RELEASE COMMAND…: the same; its container is removed when time is over (status 124).
+one_off_within() {
+  one_off_seconds=$1
+  shift
+  rm -f "$ORCH_STEP/late"
+  (
+    trap 'exit 0' TERM
+    sleep "$one_off_seconds" &
+    nap=$!
+    trap 'kill "$nap"; exit 0' TERM
+    wait "$nap"
+    : >"$ORCH_STEP/late"
+    remove_one_offs
+  ) &
+  one_off_dog=$!
+  one_off "$@" && one_off_rc=0 || one_off_rc=$?
+  kill "$one_off_dog" 2>/dev/null || : # it may have done its work
+  wait "$one_off_dog" || :             # its status says nothing
+  [ ! -f "$ORCH_STEP/late" ] || return 124
+  return "$one_off_rc"
+}
+
+# database_container: sets database, DB_NAME, DB_USER; starts a database that doesn't run, as after a reboot. Fails if there is none.
+database_container() {
+  [ -n "$DB_SERVICE" ] || return 1
+  database=$(running_container "$DB_SERVICE")
+  if [ -z "$database" ]; then
+    database=$(service_containers "$DB_SERVICE" | sed -n 1p)
+    [ -n "$database" ] || return 1
+    docker start "$database" >/dev/null
+  fi
+  # shellcheck disable=SC2016 # expanded inside the container
+  timeout 120 docker exec "$database" sh -c 'until pg_isready -q -h 127.0.0.1 -p "${PGPORT:-5432}"; do sleep 0.2 || sleep 1; done' || return 1
+  pg_names "$database"
+}
+
+# read_revision RELEASE: prints the schema's revision, empty at base. Alembic's own table answers in a tenth of the time that a container of
+# the application takes; where it isn't found, and for every other tool, the step's own command is asked.
+read_revision() {
+  if [ "$TOOL" = alembic ] && database_container; then
+    alembic_table=$(sql "$database" "$DB_NAME" <<'SQL'
+select 'found' where to_regclass('public.alembic_version') is not null;
+select 'select version_num from public.alembic_version order by 1' where to_regclass('public.alembic_version') is not null
+\gexec
+SQL
+    ) || return 1
+    case $alembic_table in
+    found*)
+      printf '%s\n' "$alembic_table" | sed 1d | paste -s -d ' ' -
+      return 0
+      ;;
+    esac
+  fi
+  [ -n "$REVISION" ] || return 0
+  eval "set -- $1 $REVISION"
+  if [ "$TOOL" = migrate ]; then # golang-migrate answers on stderr
+    revision_text=$(one_off_within 120 "$@" 2>&1) || revision_text=''
+  else
+    revision_text=$(one_off_within 120 "$@") || return 1
+  fi
+  printf '%s\n' "$revision_text" | awk 'NF { print $1; exit }'
+}
+
+# run_down RELEASE TO: the down command of that release's image.
+run_down() {
+  # shellcheck disable=SC2034 # what the quoted words of DOWN refer to
+  revision=$2
+  if [ -z "$revision" ] && [ "$TOOL" = alembic ]; then revision=base; fi
+  eval "set -- $1 $DOWN"
+  one_off_within "$TIMEOUT" "$@"
+}
+
+# down_drops RELEASE FROM TO: whether the way down would drop data, as far as can be told: alembic writes the SQL without running it.
+down_drops() {
+  [ "$TOOL" = alembic ] || return 0
+  # shellcheck disable=SC2034 # as above
+  revision=$2:${3:-base}
+  eval "set -- $1 $DOWN --sql"
+  down_sql=$(one_off_within 120 "$@") || return 0
+  printf '%s\n' "$down_sql" | grep -i -v 'alembic_version' | grep -E -i -q '\b(drop|truncate|delete)\b'
+}
+
+# restore_point DUMP: the database becomes what the dump holds; the one that it replaces stays, under a name of its own. Right again after a
+# crash at any point: which databases there are tells how far it had come.
+restore_point() {
+  receipt=${1%.dump}.json
+  wanted=$(sed -n 's/.*"sha256":"\([0-9a-f]*\)".*/\1/p' "$receipt") || return 1
+  restored=$(printf %.40s "$DB_NAME")_restore_$ORCH_N
+  undone=$(printf %.40s "$DB_NAME")_undone_$ORCH_N
+  databases=$(echo 'select datname from pg_database;' | sql "$database" postgres) || return 1
+  if has_word "$undone" "$databases"; then
+    say "$DB_NAME is back already; what it had become is kept as $undone"
+    return 0
+  fi
+  say "restoring $DB_NAME from ${1##*/}"
+  sum=$(sha256sum "$1") || return 1
+  [ "${sum%% *}" = "$wanted" ] || die "The restore point ${1##*/} isn't what was written (SHA-256 ${sum%% *}, receipt $wanted). Nothing was changed."
+  superuser=$(sql "$database" postgres -v db="$DB_NAME" -v new="$restored" <<'SQL'
+drop database if exists :"new";
+select pg_get_userbyid(datdba) as owner, pg_encoding_to_char(encoding) as encoding, datcollate as collation, datctype as ctype
+from pg_database where datname = :'db'
+\gset
+create database :"new" owner :"owner" template template0 encoding :'encoding' lc_collate :'collation' lc_ctype :'ctype';
+select format(case when name in ('search_path', 'session_preload_libraries', 'local_preload_libraries', 'temp_tablespaces')
+    then 'alter database %I set %I to %s' else 'alter database %I set %I to %L' end, :'new', name, value)
+from (select split_part(entry, '=', 1) as name, substr(entry, strpos(entry, '=') + 1) as value
+  from pg_db_role_setting s join pg_database d on d.oid = s.setdatabase, unnest(setconfig) entry
+  where datname = :'db' and setrole = 0) settings
+\gexec
+select format('revoke all on database %I from public', :'new') from pg_database where datname = :'db' and datacl is not null
+\gexec
+select format('grant %s on database %I to %s', privilege_type, :'new',
+  case grantee when 0 then 'public' else quote_ident(pg_get_userbyid(grantee)) end)
+from pg_database, aclexplode(datacl) where datname = :'db'
+\gexec
+select rolsuper from pg_roles where rolname = current_user;
+SQL
+  ) || return 1
+  owners=--no-owner
+  [ "$superuser" != t ] || owners='' # the roles are there: it is the same server
+  # shellcheck disable=SC2086 # one option, or none
+  pg_stdin "$database" pg_restore --exit-on-error $owners -U "$DB_USER" -d "$restored" <"$1" || return 1
+  echo 'analyze;' | sql "$database" "$restored" || return 1
+  # Nobody may be connected while the names change; it takes a few milliseconds.
+  if ! sql "$database" postgres -v db="$DB_NAME" -v new="$restored" -v old="$undone" <<'SQL'; then
+alter database :"db" with allow_connections false;
+select set_config('orchestrate.database', :'db', false);
+do $$ begin
+  for i in 1..100 loop
+    perform pg_terminate_backend(pid) from pg_stat_activity where datname = current_setting('orchestrate.database');
+    perform pg_sleep(0.05);
+    perform pg_stat_clear_snapshot();
+    exit when not exists (select from pg_stat_activity where datname = current_setting('orchestrate.database'));
+  end loop;
+end $$;
+begin;
+alter database :"db" rename to :"old";
+alter database :"new" rename to :"db";
+commit;
+alter database :"old" with allow_connections true;
+SQL
+    echo 'alter database :"db" with allow_connections true;' | sql "$database" postgres -v db="$DB_NAME" || return 1
+    return 1
+  fi
+  say "$DB_NAME is restored; what it had become is kept as $undone"
+}
+
+# tell_schema REVISION: a fact about the state that the schema is in, in words.
+tell_schema() {
+  fact schema "$(json_string "$1")"
+  say "schema: $1"
+}
+
+or_base() { printf '%s' "${1:-base}"; }

@@ -1,0 +1,54 @@
+# Putting containers of one release in the place of another's. Sourced after lib.sh, containers.sh and gate.sh.
+# shellcheck shell=sh
+
+# all_containers: "<id> <service> <state>" of the project, one-off containers excluded.
+all_containers() {
+  docker ps -a --no-trunc --filter "label=com.docker.compose.project=$ORCH_PROJECT" \
+    --filter label=com.docker.compose.oneoff=False --format '{{.ID}} {{.Label "com.docker.compose.service"}} {{.State}}'
+}
+
+# of_services SERVICE…: the lines of all_containers (stdin) that are about them.
+of_services() {
+  awk 'BEGIN { for (i = 1; i < ARGC; i++) wanted[ARGV[i]] = 1; ARGC = 1 } $2 in wanted' "$@"
+}
+
+# to_ms TIME…: RFC 3339 times as milliseconds since 1970, a line each.
+to_ms() { for time in "$@"; do date -d "$time" +%s%3N; done; }
+
+# start_release RELEASE SERVICE…: makes these services run as that release has them, whatever is there now; those that the release
+# doesn't have are removed. Containers that already run as they should aren't touched.
+start_release() {
+  release_config=$ORCH_OPT/releases/$1/effective.json
+  shift
+  release_services=$(services_of "$release_config")
+  count=$#
+  while [ "$count" -gt 0 ]; do
+    if has_word "$1" "$release_services"; then
+      set -- "$@" "$1"
+    else
+      remove_containers_of "$1"
+    fi
+    shift
+    count=$((count - 1))
+  done
+  [ $# -gt 0 ] || return 0
+  compose -f "$release_config" up -d --no-deps --no-build --pull never --timeout 10 "$@" </dev/null
+}
+
+remove_containers_of() {
+  for id in $(service_containers "$1"); do
+    save_logs "$1" "$id" || : # the removal matters more than the log
+    docker rm -f "$id" >/dev/null || docker_gone "$id"
+  done
+}
+
+# await_release RELEASE: waits until the services of the release answer as their gates want it, at most 60 s (10 s where they didn't before
+# the deployment either); a fact says when. Never a failure: whether the host is well is judged afterwards, by check.sh.
+await_release() {
+  patience=60000
+  if [ "$(cat "$ORCH_DEPLOYMENT/baseline" 2>/dev/null)" = unhealthy ]; then patience=10000; fi
+  looks=$(release_gates "$1" "$patience") && rc=0 || rc=$?
+  [ -z "$looks" ] || say "$looks"
+  if [ "$rc" = 0 ]; then fact undone_healthy_ms "$(now_ms)"; fi
+  if [ "$rc" = 1 ]; then say "release $1 runs again, but it isn't healthy"; fi
+}

@@ -1,0 +1,14 @@
+# The undoing script of the user's own, in the step's directory.
+# shellcheck shell=sh
+set -eu
+# shellcheck source=playbooks/host/lib.sh
+. "$ORCH_BUNDLE/lib.sh"
+VERSION=''
+# shellcheck source=/dev/null
+. "$ORCH_STEP/params"
+export VERSION
+cd "$ORCH_STEP"
+case $(head -c 2 undo-script) in
+'#!') exec ./undo-script ;;
+*) exec sh ./undo-script ;;
+esac
