@@ -53,10 +53,11 @@ wake() { [ ! -p "$deployment/inbox" ] || printf '%s\n' "$1" 1<>"$deployment/inbo
 
 # ---- following
 
-# N OFFSET: from now on its log on stdout. tail waits for inotify, and ends with us.
+# N OFFSET: from now on its log on stdout. tail ends with us. It waits for inotify, but on file systems that it takes for remote
+# ones (overlayfs) it polls: 20 times a second, so that nobody waits for the second that is its default.
 follow() {
   stop_following
-  tail -c "+$(($2 + 1))" -f --pid=$$ "$ORCH_STATE/deployments/$1/log" 2>/dev/null </dev/null &
+  tail -c "+$(($2 + 1))" -f -s 0.05 --pid=$$ "$ORCH_STATE/deployments/$1/log" 2>/dev/null </dev/null &
   follower=$!
 }
 
