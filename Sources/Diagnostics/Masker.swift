@@ -1,10 +1,11 @@
 import Synchronization
 
-/// Replaces secrets in text that goes to a person or a log: the values themselves, and the forms in which programs print them (base64 at
-/// any alignment, percent-encoded, quoted for a shell, escaped for JSON). Values that hold several lines are masked line by line.
+/// Replaces secrets in text that goes to a person or a log: the values themselves, and the forms in which programs
+/// print them (base64 at any alignment, percent-encoded, quoted for a shell, escaped for JSON). Values that hold
+/// several lines are masked line by line.
 ///
-/// Values shorter than `minimumLength` bytes are not masked: they would blot out ordinary text. Safe to use from any thread; secrets may
-/// be added at any time and count from then on.
+/// Values shorter than `minimumLength` bytes are not masked: they would blot out ordinary text. Safe to use from any
+/// thread; secrets may be added at any time and count from then on.
 public final class Masker: Sendable {
   public static let mask = "********"
   public static let minimumLength = 6
@@ -36,8 +37,8 @@ public final class Masker: Sendable {
   var snapshot: MaskPatterns { patterns.withLock { $0 } }
 }
 
-/// Masks a stream that arrives in pieces, however a secret is cut between them. It holds back at most as many bytes of an unfinished line
-/// as the longest form has; a line feed lets everything before it go, since no form spans lines.
+/// Masks a stream that arrives in pieces, however a secret is cut between them. It holds back at most as many bytes of
+/// an unfinished line as the longest form has; a line feed lets everything before it go, since no form spans lines.
 public struct MaskingStream: Sendable {
   private let masker: Masker
   private var pending: [UInt8] = []
@@ -90,8 +91,9 @@ struct MaskPatterns: Sendable {
 
   private static func slot(_ key: UInt64) -> Int { Int(truncatingIfNeeded: (key &* 0x9e37_79b9_7f4a_7c15) >> 48) }
 
-  /// `bytes` up to `limit`, with one mask for each run of overlapping matches. All forms that begin before `limit` must be complete in
-  /// `bytes`. `covered` counts, before and after, the bytes at the beginning (of the rest) that an earlier mask stands for.
+  /// `bytes` up to `limit`, with one mask for each run of overlapping matches. All forms that begin before `limit` must
+  /// be complete in `bytes`. `covered` counts, before and after, the bytes at the beginning (of the rest) that an
+  /// earlier mask stands for.
   func replace(in bytes: [UInt8], upTo limit: Int, covered: inout Int) -> [UInt8] {
     var out: [UInt8] = []
     out.reserveCapacity(limit)
@@ -140,8 +142,8 @@ private func maskedForms(of secret: Secret) -> [[UInt8]] {
   return forms.filter { !$0.contains(UInt8(ascii: "\n")) }
 }
 
-/// The characters of a Base64 text that depend on `value` alone, for each of its three positions relative to a group of three bytes, in
-/// the standard and the URL-safe alphabet (RFC 4648, 4 and 5); and the whole text with its padding.
+/// The characters of a Base64 text that depend on `value` alone, for each of its three positions relative to a group of
+/// three bytes, in the standard and the URL-safe alphabet (RFC 4648, 4 and 5); and the whole text with its padding.
 private func base64Forms(_ value: [UInt8]) -> [[UInt8]] {
   var forms: [[UInt8]] = []
   for alphabet in ["+/", "-_"] {
@@ -164,7 +166,9 @@ private func base64(_ bytes: [UInt8], _ last: [UInt8]) -> [UInt8] {
   for start in stride(from: 0, to: bytes.count, by: 3) {
     let group = bytes[start..<min(start + 3, bytes.count)]
     let bits = (0..<3).reduce(0) { $0 << 8 | (start + $1 < bytes.count ? Int(bytes[start + $1]) : 0) }
-    for digit in 0...3 { out.append(digit <= group.count ? alphabet[bits >> (18 - 6 * digit) & 63] : UInt8(ascii: "=")) }
+    for digit in 0...3 {
+      out.append(digit <= group.count ? alphabet[bits >> (18 - 6 * digit) & 63] : UInt8(ascii: "="))
+    }
   }
   return out
 }
@@ -188,12 +192,15 @@ private func escapedForms(_ value: String) -> Set<String> {
   // Compose doubles dollars where it prints a configuration.
   forms.insert(replacing(value, ["$": "$$"]))
   // JSON (RFC 8259, 7), with and without the escapes that are optional; Python's repr is among them.
-  let json: [Character: String] = ["\\": #"\\"#, "\"": #"\""#, "\n": #"\n"#, "\r": #"\r"#, "\t": #"\t"#, "\r\n": #"\r\n"#]
+  let json: [Character: String] = [
+    "\\": #"\\"#, "\"": #"\""#, "\n": #"\n"#, "\r": #"\r"#, "\t": #"\t"#, "\r\n": #"\r\n"#,
+  ]
   forms.insert(replacing(value, json))
   forms.insert(replacing(value, json.merging(["/": #"\/"#]) { $1 }))
   let html: [Character: String] = ["<": #"\u003c"#, ">": #"\u003e"#, "&": #"\u0026"#]
   forms.insert(replacing(value, json.merging(html) { $1 }))
-  forms.insert(replacing(value, ["\\": #"\\"#, "'": #"\'"#, "\n": #"\n"#, "\r": #"\r"#, "\t": #"\t"#, "\r\n": #"\r\n"#]))
+  forms.insert(
+    replacing(value, ["\\": #"\\"#, "'": #"\'"#, "\n": #"\n"#, "\r": #"\r"#, "\t": #"\t"#, "\r\n": #"\r\n"#]))
   return forms
 }
 

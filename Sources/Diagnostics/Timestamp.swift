@@ -1,5 +1,5 @@
-/// A point in time, in milliseconds since 1970-01-01T00:00:00Z, with its RFC 3339 text in UTC. (Proleptic Gregorian calendar, no leap
-/// seconds, as POSIX counts; no Foundation.)
+/// A point in time, in milliseconds since 1970-01-01T00:00:00Z, with its RFC 3339 text in UTC. (Proleptic Gregorian
+/// calendar, no leap seconds, as POSIX counts; no Foundation.)
 public struct Timestamp: Sendable, Hashable, Comparable, CustomStringConvertible {
   public var milliseconds: Int64
 
@@ -48,7 +48,8 @@ public struct Timestamp: Sendable, Hashable, Comparable, CustomStringConvertible
     func mark(_ index: Int, _ marks: String) -> Bool { bytes.count > index && marks.utf8.contains(bytes[index]) }
     guard let year = number(0..<4), mark(4, "-"), let month = number(5..<7), mark(7, "-"), let day = number(8..<10),
       mark(10, "Tt "), let hour = number(11..<13), mark(13, ":"), let minute = number(14..<16), mark(16, ":"),
-      let second = number(17..<19), (1...12).contains(month), (1...31).contains(day), hour < 24, minute < 60, second <= 60
+      let second = number(17..<19), (1...12).contains(month), (1...31).contains(day), hour < 24, minute < 60,
+      second <= 60
     else { return nil }
     var index = 19
     var fraction: Int64 = 0
@@ -86,7 +87,9 @@ private func floorQuotient(_ value: Int64, _ divisor: Int64) -> Int64 {
   value >= 0 ? value / divisor : -((-value + divisor - 1) / divisor)
 }
 
-private func floorRemainder(_ value: Int64, _ divisor: Int64) -> Int64 { value - floorQuotient(value, divisor) * divisor }
+private func floorRemainder(_ value: Int64, _ divisor: Int64) -> Int64 {
+  value - floorQuotient(value, divisor) * divisor
+}
 
 private func padded(_ value: Int64, _ width: Int) -> String {
   let text = String(value)

@@ -1,5 +1,5 @@
-// What the commands answer: one Codable document each, printed as it is by `--json` (docs/json-output.md) and as text by Views. Members
-// are written in snake_case. Times are UTC, RFC 3339; sizes bytes; durations seconds.
+// What the commands answer: one Codable document each, printed as it is by `--json` (docs/json-output.md) and as text
+// by Views. Members are written in snake_case. Times are UTC, RFC 3339; sizes bytes; durations seconds.
 
 /// How well something runs.
 public enum HealthState: String, Sendable, Codable, CaseIterable {
@@ -230,7 +230,8 @@ public struct EnvDocument: Sendable, Equatable, Codable {
     public var value: String?
     /// Against the running release.
     public var difference: Difference?
-    public init(name: String, secret: Bool, origin: String? = nil, value: String? = nil, difference: Difference? = nil) {
+    public init(name: String, secret: Bool, origin: String? = nil, value: String? = nil, difference: Difference? = nil)
+    {
       self.name = name
       self.secret = secret
       self.origin = origin
