@@ -85,10 +85,10 @@ public struct EnvResolution: Sendable, Equatable {
   }
 }
 
-/// `@type` of a name in the template.
-public enum EnvType: Sendable, Equatable {
-  case string, url, int, bool, port, duration, base64, pem
-  case oneOf([String])
-  /// The whole value has to match.
-  case regex(String)
+extension EnvTemplate {
+  /// Values for all names, or `ConfigurationError` with all faults at once. A secret's value is never shown.
+  public func resolve(_ request: EnvRequest) throws -> EnvResolution {
+    var resolver = EnvResolver(template: self, request: request)
+    return try resolver.resolve()
+  }
 }

@@ -1,11 +1,11 @@
 import ConfigSource
 public import Diagnostics
 
-/// env.template: the names that a release's env file holds, and where each value comes from.
+/// env.template: the names that a release's env file holds, and where each value comes from. docs/inventory.md, "The env template".
 public struct EnvTemplate: Sendable, Equatable {
   public struct Entry: Sendable, Equatable {
     public var name: String
-    /// The comment above it, without annotations.
+    /// The comment above it (or behind it), without annotations.
     public var documentation: String
     public var type: EnvType
     /// Marked `@secret`.
@@ -13,17 +13,182 @@ public struct EnvTemplate: Sendable, Equatable {
     /// Marked `@keep`: never generated anew while the database's volume exists.
     public var isKept: Bool
     public var location: SourceLocation
+    var parts: [EnvPart]
+    var valueLocation: SourceLocation
+
+    /// Made on the host if no source has it, and then kept.
+    public var isGenerated: Bool { EnvPart.generates(parts) }
   }
 
-  public var entries: [Entry]
+  public internal(set) var entries: [Entry]
 
-  static func parse(_ source: SourceText, diagnostics: DiagnosticCollector) -> EnvTemplate? {
-    diagnostics.error(at: source.location(line: 1, column: 1), "reading templates isn't there yet")
-    return nil
+  /// Names that the deployment itself sets.
+  public static let reserved = ["VERSION"]
+
+  public var names: [String] { entries.map(\.name) }
+
+  /// Names that are looked up in the sources.
+  public var sourceNames: [String] {
+    let own = Set(names)
+    var seen: Set<String> = []
+    return entries.flatMap { entry in
+      (entry.isGenerated ? [entry.name] : [])
+        + EnvPart.references(in: entry.parts).map(\.name).filter { $0 == entry.name || !own.contains($0) }
+    }.filter { !Self.reserved.contains($0) && seen.insert($0).inserted }
   }
 
-  /// Values for all names, or all faults at once. Never shows a secret.
-  public func resolve(_ request: EnvRequest) throws -> EnvResolution {
-    throw ConfigurationError([Diagnostic(at: nil, "resolving templates isn't there yet")])
+  /// Parses a template by itself. Throws `ConfigurationError` with all its faults.
+  public init(file: String, bytes: [UInt8]) throws {
+    let diagnostics = DiagnosticCollector()
+    let template = SourceText(file: file, bytes: bytes, diagnostics: diagnostics).map {
+      Self.parse($0, diagnostics: diagnostics)
+    }
+    try diagnostics.throwIfErrors()
+    guard let template else { throw ConfigurationError(diagnostics.diagnostics) }
+    self = template
+  }
+
+  init(entries: [Entry]) { self.entries = entries }
+
+  static func parse(_ source: SourceText, diagnostics: DiagnosticCollector) -> EnvTemplate {
+    diagnostics.announce(file: source.file)
+    var parser = DotenvParser(source, knowsGenerate: true, diagnostics: diagnostics)
+    parser.parse()
+    for comment in parser.detached {
+      var ignored = EnvAnnotations()
+      ignored.read(comment, nil)
+      if ignored.isAny {
+        diagnostics.error(
+          at: comment.location, "this annotation belongs to no name", help: "write it directly above a NAME=value line")
+      }
+    }
+    var entries: [Entry] = []
+    var first: [String: Int] = [:]
+    for found in parser.entries {
+      if let line = first[found.name] {
+        diagnostics.error(at: found.location, "\(found.name) is defined twice", help: "the first is on line \(line)")
+        continue
+      }
+      first[found.name] = found.location.line
+      if reserved.contains(found.name) {
+        diagnostics.error(
+          at: found.location, "\(found.name) is set by the deployment",
+          help: "refer to it as ${\(found.name)}, or choose another name")
+        continue
+      }
+      var annotations = EnvAnnotations()
+      for comment in found.comments { annotations.read(comment, diagnostics) }
+      if let comment = found.trailingComment { annotations.read(comment, diagnostics) }
+      entries.append(
+        Entry(
+          name: found.name, documentation: annotations.text.joined(separator: "\n"), type: annotations.type ?? .string,
+          isMarkedSecret: annotations.isSecret, isKept: annotations.isKept, location: found.location,
+          parts: found.parts,
+          valueLocation: found.valueLocation))
+    }
+    let template = EnvTemplate(entries: entries)
+    template.checkLiterals(diagnostics)
+    template.checkCycles(diagnostics)
+    return template
+  }
+
+  /// What is written in the template has to fit the types that it names.
+  private func checkLiterals(_ diagnostics: DiagnosticCollector) {
+    for entry in entries {
+      let parts: [EnvPart]
+      var what = "value"
+      switch entry.parts.first {
+      case .reference(_, .value(let inner, _), _) where entry.parts.count == 1:
+        parts = inner
+        what = "default"
+      default: parts = entry.parts
+      }
+      guard parts.allSatisfy({ if case .literal = $0 { true } else { false } }) else { continue }
+      let text = parts.map { if case .literal(let text) = $0 { text } else { "" } }.joined()
+      if what == "default", text.isEmpty { continue }
+      guard let expected = entry.type.fault(in: text) else { continue }
+      let isSecret = entry.isMarkedSecret || Secrecy.isSecret(name: entry.name)
+      diagnostics.error(
+        at: entry.valueLocation,
+        "\(entry.name): the \(what)\(isSecret ? "" : " `\(text.prefix(60))`") doesn't fit its type: expected \(expected)"
+      )
+    }
+  }
+
+  private func checkCycles(_ diagnostics: DiagnosticCollector) {
+    let byName = Dictionary(entries.map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first })
+    var done: Set<String> = [], reported: Set<String> = []
+    func visit(_ name: String, _ trail: [String]) {
+      if let start = trail.firstIndex(of: name) {
+        let cycle = trail[start...]
+        guard reported.isDisjoint(with: cycle), let entry = byName[name] else { return }
+        reported.formUnion(cycle)
+        diagnostics.error(
+          at: entry.valueLocation,
+          "these names refer to each other in a circle: \((cycle + [name]).joined(separator: " → "))",
+          help: "give one of them a value of its own")
+        return
+      }
+      guard !done.contains(name), let entry = byName[name] else { return }
+      for (next, _) in EnvPart.references(in: entry.parts) where next != name { visit(next, trail + [name]) }
+      done.insert(name)
+    }
+    for entry in entries { visit(entry.name, []) }
+  }
+}
+
+/// `@type`, `@secret` and `@keep` in the comments of a name.
+struct EnvAnnotations {
+  var text: [String] = []
+  var type: EnvType?
+  var isSecret = false
+  var isKept = false
+  var isAny: Bool { type != nil || isSecret || isKept }
+
+  static let known = ["type", "secret", "keep"]
+
+  /// - Parameter diagnostics: nil: faults are nobody's concern.
+  mutating func read(_ comment: DotenvComment, _ diagnostics: DiagnosticCollector?) {
+    let scalars = Array(comment.text.unicodeScalars)
+    var kept = String.UnicodeScalarView()
+    var index = 0
+    func isLetter(_ scalar: Unicode.Scalar) -> Bool {
+      ("a"..."z").contains(scalar) || ("A"..."Z").contains(scalar) || scalar == "_"
+    }
+    func place(_ index: Int) -> SourceLocation {
+      SourceLocation(
+        file: comment.location.file, line: comment.location.line, column: comment.location.column + 1 + index)
+    }
+    while index < scalars.count {
+      let beginsWord = index == 0 || scalars[index - 1] == " " || scalars[index - 1] == "\t"
+      guard scalars[index] == "@", beginsWord else {
+        kept.append(scalars[index])
+        index += 1
+        continue
+      }
+      let start = index
+      var end = index + 1
+      while end < scalars.count, isLetter(scalars[end]) { end += 1 }
+      var word = String.UnicodeScalarView()
+      word.append(contentsOf: scalars[(start + 1)..<end])
+      switch String(word) {
+      case "secret": isSecret = true
+      case "keep": isKept = true
+      case "type":
+        if type != nil { diagnostics?.error(at: place(start), "a second @type for the same name") }
+        let (found, next) = EnvType.parse(scalars, from: end, place: place, diagnostics)
+        type = found ?? type ?? .string
+        end = next
+      case let other:
+        // `@BotFather` is a word; `@secrt` is a slip.
+        if let first = other.first, let nearest = nearestName(to: other, among: Self.known), nearest.first == first {
+          diagnostics?.error(at: place(start), "unknown annotation `@\(other)`", help: "did you mean `@\(nearest)`?")
+        }
+        kept.append(contentsOf: scalars[start..<end])
+      }
+      index = end
+    }
+    let line = String(kept).split(separator: " ", omittingEmptySubsequences: true).joined(separator: " ")
+    if !line.isEmpty { text.append(line) }
   }
 }
