@@ -12,10 +12,12 @@ build() {
 
 image_exists() { docker image inspect "$1" >/dev/null 2>&1; }
 
+# debian_mirror: where this machine gets Debian from.
 debian_mirror() {
   local uri
-  uri=$(cat /etc/apt/sources.list.d/*.sources 2>/dev/null | sed -n 's/^URIs: *\([^ ]*\/debian\)\/\{0,1\}$/\1/p' | head -n 1)
-  [ -n "$uri" ] || uri=$(sed -n 's/^deb .*\(http[^ ]*\/debian\)\/\{0,1\} .*/\1/p' /etc/apt/sources.list 2>/dev/null | head -n 1)
+  uri=$(find /etc/apt/sources.list /etc/apt/sources.list.d -name '*.list' -o -name '*.sources' 2>/dev/null | sort \
+    | xargs -r sed -n -e 's|^URIs: *\(http[^ ]*/debian\)/\{0,1\}$|\1|p' -e 's|^deb .*\(http[^ ]*/debian\)/\{0,1\} .*|\1|p' \
+    | sed q)
   printf '%s\n' "${uri:-http://deb.debian.org/debian}"
 }
 
@@ -109,15 +111,6 @@ images_base_applications() {
   done
 }
 
-# images_python_build: the Python image plus this machine's way to PyPI, for builds only.
-images_python_build() {
-  local context=$STATE/cache/python-build
-  mkdir -p "$context"
-  printf 'FROM %s\nCOPY --from=orchestrate-sandbox/machine:latest /machine /machine\nENV PIP_CONFIG_FILE=/machine/pip.conf\n' \
-    "$REGISTRY_NAME/library/python:$(cat "$ROOT/sandbox/images/python/tag")" >"$context/Dockerfile"
-  image_from orchestrate-sandbox/python-build:latest "$context" "$STATE/cache/machine" "$ROOT/sandbox/images/python"
-}
-
 # machine_context: how this machine reaches PyPI, as a context for builds: certificates and, if there is one, pip.conf.
 # A Dockerfile takes it with COPY --from=orchestrate-sandbox/machine in a stage that is thrown away.
 machine_context() {
@@ -140,7 +133,6 @@ images_build() {
 
 images_build_locked() {
   images_base_applications
-  images_python_build
   [ -x "$ROOT/sandbox/build-images" ] || return 0
   DOCKER_BUILDKIT=0 DOCKER_CONFIG=$STATE/registry/client REGISTRY=$REGISTRY_NAME \
     REGISTRY_PUSH=127.0.0.1:$(cat "$STATE/registry.port") "$ROOT/sandbox/build-images"
