@@ -1,6 +1,22 @@
-"""The plain course of a deployment, and how it fails."""
+"""The plain course of a deployment, the ways in which a step fails, and the undo."""
 
-from conftest import NO_RELEASE, RELEASE, deployment, step
+import json
+import os
+import signal
+
+import pytest
+from conftest import NO_RELEASE, RELEASE, deployment, eventually, step
+
+COMMIT = step("09-commit", SIDE="commit", KIND="commit-test")
+
+
+def gone(pid):
+    """No such process, or one that only waits to be reaped."""
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rsplit(")")[-1].split()[0] in "ZX"
+    except OSError:
+        return True
 
 
 def test_commits(host, client):
@@ -16,17 +32,185 @@ def test_commits(host, client):
     assert line["outcome"] == "committed" and line["number"] == 1 and line["previous"] is None
     assert line["reason"] == 'a "quoted" \\ reason' and line["cause"] == ""
     host.await_free_lock()
-    assert not (host.state / "open").exists() and not (host.state / "reserve").exists()
+    eventually(lambda: not (host.state / "runner.pid").exists(), "the runner's end")
+    left = {path.name for path in host.state.iterdir()}
+    assert left <= {"lock", "sequence", "history.jsonl", "identity", "deployments", "start", "bundle", "heartbeat"}, left
+    assert {path.name for path in host.opt.iterdir()} == {"current", "releases", "state", "trace"}
     second = host.connect()
     assert second.had_bundle
     assert second.run(deployment())["outcome"] == "committed"
     assert host.history()[1]["previous"] == 1
+    assert host.current() == "releases/2"
+
+
+def test_the_log_holds_the_output_and_a_copy_of_each_event(host, client):
+    client.run(deployment(step("02-change", "echo one; printf 'no newline'; say three >&2; printf '\\001forged\\n'", "")))
+    text = (host.state / "deployments" / "1" / "log").read_bytes()
+    assert client.log == text
+    assert b"one\nno newlinethree\n" in text
+    told = [e for e in client.events() if e["event"] not in ("waiting", "fact")] if b"\1forged" not in text else [
+        json.loads(line[1:]) for line in text.split(b"\n") if line.startswith(b"\1{")]
+    assert [e for e in told if e["event"] not in ("waiting", "fact")] == host.journal(1)
+
+
+def test_facts_reach_client_and_history(host, client):
+    client.run(deployment(step("02-change", """
+        fact size 12
+        fact name "$(json_string 'tab	quote" back\\ line
+two é')"
+        fact size 13""", "")))
+    facts = {e["key"]: e["value"] for e in client.events("fact")}
+    assert facts == {"size": 13, "name": 'tab\tquote" back\\ line\ntwo é'}
+    assert host.history()[0]["facts"]["change"] == facts
+
+
+def test_params_and_scripts_of_the_bundle(host, client):
+    steps = {path: file for path, file in step("02-linked", KIND="linked", UNDO=1).items() if not path.endswith("apply.sh")}
+    assert client.run(deployment(steps))["outcome"] == "committed"
+    assert "linked" in host.trace()
+    inode = (host.base / "bundle" / host.bundle_name / "steps" / "linked.undo.sh").stat().st_ino
+    assert (host.state / "deployments/1/02-linked/undo.sh").stat().st_ino == inode
+
+
+def test_a_step_gets_what_the_page_says(host, client):
+    client.run(deployment(step("02-env", """
+        env >"$ORCH_OPT/env"; pwd >>"$ORCH_OPT/env"; umask >>"$ORCH_OPT/env"
+        echo "stdin $(readlink /proc/$$/fd/0)" >>"$ORCH_OPT/env"
+        readlink /proc/$$/fd/* >"$ORCH_OPT/files" || :
+        echo "$WORD" >>"$ORCH_OPT/env"
+        """, params="WORD='it'\\''s $HOME'\n")))
+    lines = (host.opt / "env").read_text().splitlines()
+    deployment_directory = host.state / "deployments" / "1"
+    for line in (
+            f"ORCH_BUNDLE={host.base}/bundle/{host.bundle_name}", "ORCH_PROJECT=app", "ORCH_N=1", f"ORCH_STATE={host.state}",
+            f"ORCH_OPT={host.opt}", f"ORCH_DEPLOYMENT={deployment_directory}", f"ORCH_STEP={deployment_directory}/02-env",
+            "ORCH_PREVIOUS=", f"ORCH_RELEASE={host.opt}/releases/1", f"{deployment_directory}/02-env", "0077",
+            "stdin /dev/null", "it's $HOME"):
+        assert line in lines
+    files = (host.opt / "files").read_text().splitlines()
+    assert f"{host.state}/lock" in files and f"{host.base}/lock" in files
+    assert not [name for name in files if name.endswith("inbox")]
 
 
 def test_a_failing_step_is_undone_backwards(host, client):
-    steps = deployment(step("03-fails", "exit 7", "", CHANGES=1), step("04-commit", SIDE="commit", KIND="commit-test"))
+    steps = deployment(step("03-fails", "exit 7", "", CHANGES=1), step("04-never", "", ""), COMMIT)
     assert client.run(steps)["outcome"] == "undone"
     assert host.trace() == [
         "apply 01-release 1", "apply 02-change 1", "apply 03-fails 1", "undo 03-fails 1", "undo 02-change 1", "undo 01-release 1"]
     assert client.await_event("ended", step="03-fails")["status"] == 7
+    undoing = client.await_event("undoing")
+    assert undoing["reason"] == "step-failed" and "fails" in undoing["text"]
+    assert [(e["step"], e["status"], e["attempts"]) for e in client.events("undone")] == [
+        ("03-fails", 0, 1), ("02-change", 0, 1), ("01-release", 0, 1)]
     assert host.current() is None
+    assert host.history()[0]["cause"] == "step-failed"
+
+
+def test_failure_before_any_change(host, client):
+    assert client.run(deployment(step("02-fails", "exit 1", "")))["outcome"] == "unchanged"
+    assert not (host.opt / "releases" / "1").exists()
+
+
+def test_failure_after_the_commit_changes_nothing(host, client):
+    assert client.run(deployment(step("04-after", "exit 1", AFTER=1), step("05-later", "", AFTER=1)))["outcome"] == "committed"
+    assert client.await_event("ended", step="04-after")["status"] == 1
+    assert host.trace()[-1] == "apply 05-later 1"
+
+
+def test_killed_by_a_signal(host, client):
+    assert client.run(deployment(step("03-dies", "kill -KILL $$", ""), COMMIT))["outcome"] == "undone"
+    ended = client.await_event("ended", step="03-dies")
+    assert (ended["signal"], ended["timeout"]) == ("KILL", False)
+    assert ended["status"] == 137
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+def test_deadline(host, client, stubborn):
+    if stubborn:  # ignores TERM: a wrapper's own patience is 10 s, so the test shortens it
+        host.tool("timeout", '[ "$1" != -k ] || { shift 2; set -- -k 0.2 "$@"; }; exec /usr/bin/timeout "$@"')
+    text = ("trap '' TERM; " if stubborn else "") + "while :; do sleep 1; done"
+    assert client.run(deployment(step("03-slow", text, "", TIMEOUT=1), COMMIT))["outcome"] == "undone"
+    ended = client.await_event("ended", step="03-slow")
+    assert ended["timeout"] is True and 1 <= ended["seconds"] < 5
+    assert ended["status"] == (137 if stubborn else 124)
+
+
+def test_a_dead_wrapper_is_a_failure(host, client):
+    """Whoever kills the step's wrapper takes its status away: found by the next tick, and what it watched over is killed too."""
+    client.open()
+    client.send(deployment(step("03-long", 'echo $PPID >"$ORCH_OPT/timeout"; exec sleep 60', ""), COMMIT))
+    eventually(lambda: (host.opt / "timeout").exists() and (host.opt / "timeout").read_text(), "the step")
+    timeout = int((host.opt / "timeout").read_text())
+    with open(f"/proc/{timeout}/stat") as stat:
+        wrapper = int(stat.read().rsplit(")")[-1].split()[1])
+    os.kill(wrapper, signal.SIGKILL)
+    assert client.closed()["outcome"] == "undone"
+    assert client.await_event("ended", step="03-long")["signal"] == "KILL"
+    eventually(lambda: gone(timeout), "the end of what it watched over", 2)
+
+
+def test_background_child_is_ended_with_the_deployment(host, client):
+    client.run(deployment(step("02-leaves", 'setsid sleep 300 >/dev/null 2>&1 & echo $! >"$ORCH_OPT/child"', "")))
+    host.await_free_lock()
+    eventually(lambda: gone((host.opt / "child").read_text().strip()), "the child's end")
+
+
+def test_undo_that_fails_twice(host, client):
+    undo = 'echo x >>"$ORCH_OPT/tries"; [ $(wc -l <"$ORCH_OPT/tries") -ge 3 ]'
+    assert client.run(deployment(step("02-change", "exit 1", undo, CHANGES=1)))["outcome"] == "undone"
+    assert client.await_event("undone", step="02-change")["attempts"] == 3
+
+
+def test_stuck_and_tried_again_by_the_next(host, client):
+    undo = '[ -e "$ORCH_OPT/mended" ]'
+    assert client.run(deployment(step("02-change", "exit 1", undo, CHANGES=1)))["outcome"] == "stuck"
+    assert host.trace()[-1] == "undo 02-change 1"  # the release's undo is not reached
+    assert host.history()[0]["outcome"] == "stuck"
+    host.await_free_lock()
+    tag, text = client.open()
+    assert tag == "error" and text.startswith("stuck Deployment 1 ")
+    assert [e["outcome"] for e in host.history()] == ["stuck"]
+    (host.opt / "mended").write_text("")
+    assert host.connect().run(deployment())["outcome"] == "committed"
+    assert [(e["number"], e["outcome"]) for e in host.history()] == [(1, "undone"), (2, "committed")]
+    assert "undo 01-release 1" in host.trace()
+
+
+@pytest.mark.parametrize("check, healthy", [("exit 0", True), ("exit 1", False), (None, None)])
+def test_health_after_the_undo(host, client, check, healthy):
+    files = {} if check is None else {"check.sh": check}
+    closed = client.run(deployment(step("02-change", "exit 1", "", CHANGES=1, files=files)))
+    assert (closed["outcome"], closed["healthy"]) == ("undone", healthy)
+
+
+def test_without_a_commit(host, client):
+    """A playbook that is no deploy keeps what it did; what was only staged goes."""
+    assert client.run({**step("01-backup", 'echo done >"$ORCH_OPT/state"', "", CHANGES=1)})["outcome"] == "committed"
+    assert host.current() is None and host.trace() == ["apply 01-backup 1"]
+    second = host.connect()
+    assert second.run({**step("01-release", RELEASE, NO_RELEASE)})["outcome"] == "unchanged"
+    assert second.await_event("undoing")["reason"] == "no-commit"
+    assert not (host.opt / "releases" / "2").exists()
+
+
+def test_a_commit_without_a_release_fails(host, client):
+    assert client.run({**step("01-change", "", "", CHANGES=1), **step("02-commit", SIDE="commit")})["outcome"] == "undone"
+    assert host.current() is None
+
+
+def test_one_off_containers_are_removed_before_the_undo(host, client):
+    host.tool("docker", """
+        echo "$*" >>"$ORCHESTRATE_OPT/docker"
+        case $1 in ps) printf 'aaa 1\\nbbb 2\\nccc 3\\nddd <no value>\\n' ;; esac""")
+    client.run(deployment())
+    second = host.connect()
+    second.run(deployment(step("02-fails", "exit 1", "")))
+    calls = (host.opt_base / "docker").read_text().splitlines()
+    assert [c for c in calls if c.startswith("rm")] == ["rm -f aaa", "rm -f bbb"]
+
+
+def test_undo_waits_for_docker(host, client):
+    host.tool("docker", """
+        case $1 in version | ps) echo x >>"$ORCHESTRATE_OPT/asked"; [ $(wc -l <"$ORCHESTRATE_OPT/asked") -ge 4 ] ;; esac""")
+    assert client.run(deployment(step("02-fails", "exit 1", "")))["outcome"] == "unchanged"
+    assert b"Waiting for the Docker engine" in client.log

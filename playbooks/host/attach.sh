@@ -170,7 +170,6 @@ start_runner() {
 new_start() {
   case $1 in '' | *[!A-Za-z0-9-]* | -*) return 1 ;; esac
   start=$ORCH_STATE/start/$1
-  find "$ORCH_STATE/start" -mindepth 1 -maxdepth 1 -mmin +1440 -exec rm -rf {} +
   mkdir "$start" 2>/dev/null
 }
 
@@ -220,6 +219,7 @@ receive_steps() {
     _why='The deployment is sealed.'
   else
     for _new in "$scratch"/*; do
+      [ -e "$_new" ] || continue # an empty tar
       [ ! -d "$deployment/${_new##*/}" ] || {
         rm -rf "$_new"
         continue
@@ -229,8 +229,12 @@ receive_steps() {
     done
     if [ -z "$_why" ]; then
       find "$scratch" -exec sync {} + || _why='The steps could not be written.'
+      # In order; each by one rename.
       for _new in "$scratch"/*; do
-        [ ! -d "$_new" ] || mv -T "$_new" "$deployment/${_new##*/}"
+        [ ! -d "$_new" ] || {
+          mv "$scratch"/* "$deployment/"
+          break
+        }
       done
       sync "$deployment"
       wake steps

@@ -115,9 +115,7 @@ load() {
   [ -d "$ORCH_BUNDLE" ] || ORCH_BUNDLE=$own_bundle
   first_line "$ORCH_DEPLOYMENT/key"
   _key=${REPLY%% *}
-  clock
-  _epoch=$(($(now_ms) - up_ms))
-  printf '%s %s\n' "$_key" "$_epoch" >"$ORCH_DEPLOYMENT/key" || : # a full disk: the old clock will do
+  _epoch=${REPLY#* }
   export ORCH_BUNDLE ORCH_PROJECT ORCH_N ORCH_STATE ORCH_OPT ORCH_DEPLOYMENT ORCH_PREVIOUS ORCH_RELEASE
   cd "$ORCH_DEPLOYMENT"
 }
@@ -210,10 +208,9 @@ new_deployment() {
     printf '%s\n' "${request%\}}$comma\"number\":$_number,\"opened\":$((_epoch + up_ms))}" >holder.json
     mkfifo inbox
     : >log
-    record opened "\"number\":$_number,\"previous\":${_previous:-null}"
-    sync previous bundle key holder.json .
+    record opened "\"number\":$_number,\"previous\":${_previous:-null}" late
     echo "$_number" >../../sequence.new
-    sync ../../sequence.new
+    sync journal.jsonl previous bundle key holder.json . ../../sequence.new
   ) || fail_start space "The new deployment's journal cannot be written: nothing was changed."
   mv sequence.new sequence
   mv -T deployments/.new "deployments/$_number"
@@ -319,7 +316,7 @@ step_ended() {
   _hundredths=$((_taken / 10 % 100 + 100))
   _ended=$step
   step=
-  rm -f waiting
+  [ -n "$wrapper" ] || rm -f waiting
   [ -z "$_signal" ] && _quoted=null || _quoted="\"$_signal\""
   # Without the line the step counts as begun, which leads to the same undo.
   record ended "\"step\":\"$_ended\",\"status\":$_status,\"signal\":$_quoted,\"timeout\":$_timeout,\"seconds\":$((_taken / 1000)).${_hundredths#1}" late || :
@@ -420,8 +417,7 @@ advance() {
 # All steps are done. Without a commit among them, changes stay (a playbook that is no deploy), and what was only staged goes.
 finish() {
   if [ $committed = 1 ] || [ $changed = 1 ]; then
-    close committed null
-    exit 0
+    leave committed null
   fi
   undo no-commit 'There was nothing to commit.'
 }
@@ -524,8 +520,7 @@ check_health() {
 undo() {
   stop_ticker
   undo_all "$1" "$2"
-  close $outcome $healthy
-  exit 0
+  leave $outcome $healthy
 }
 
 # ---- closing
@@ -543,8 +538,8 @@ facts_object() {
     }
     END {
       for (i = 1; i <= n; i++) {
-        printf "%s\"%s\":{", i > 1 ? "," : "", steps[i]
-        for (j = 1; j <= count[i]; j++) printf "%s%s", j > 1 ? "," : "", value[i, keys[i, j]]
+        printf "%s\"%s\":{", (i > 1 ? "," : ""), steps[i]
+        for (j = 1; j <= count[i]; j++) printf "%s%s", (j > 1 ? "," : ""), value[i, keys[i, j]]
         printf "}"
       }
     }'
@@ -561,12 +556,13 @@ write_history() {
   fi
 }
 
-# Whatever a step left in the background holds the lock's descriptor.
+# Whatever a step left in the background shares our lock. One who only waits for it has opened the file too, but its descriptor has no lock.
 kill_leftovers() {
   for _link in $(exec find /proc/[0-9]*/fd -maxdepth 1 -lname "$ORCH_STATE/lock" 2>/dev/null 9>&-); do
     _pid=${_link#/proc/}
     _pid=${_pid%%/*}
-    [ "$_pid" = $$ ] || kill -KILL "$_pid" 2>/dev/null || : # gone in between
+    [ "$_pid" != $$ ] && grep -qs FLOCK "/proc/$_pid/fdinfo/${_link##*/}" || continue
+    kill -KILL "$_pid" 2>/dev/null || : # gone in between
   done
 }
 
@@ -585,6 +581,15 @@ close() {
   line=$_closed
   tell
   cd "$ORCH_STATE"
+  # What only the conversation about a start needed, after a day.
+  find start -mindepth 1 -maxdepth 1 -mmin +1440 -exec rm -rf {} +
+}
+
+# OUTCOME HEALTHY: the end of a live deployment, and of this process.
+leave() {
+  close "$1" "$2"
+  rm -f runner.pid
+  exit 0
 }
 
 # ---- recovery
@@ -593,6 +598,10 @@ close() {
 recover() {
   load "$1"
   wake "$start/wake" "recovering $N"
+  # The machine may have started anew since.
+  clock
+  _epoch=$(($(now_ms) - up_ms))
+  echo "$_key $_epoch" >key || : # a full disk: the old clock will do
   recovery=true
   cut_torn journal.jsonl
   started=$(journal_steps started | sed -n '1!G;h;$p')
@@ -651,7 +660,7 @@ take_lock
 recovered=
 for _open in $(open_numbers); do
   recover "$_open"
-  [ $outcome != stuck ] || {
+  [ $outcome != stuck ] || [ "$mode" = recover ] || {
     rm -f runner.pid
     fail_start stuck "Deployment $_open could not be undone: see its log. A person must look."
   }
@@ -676,7 +685,6 @@ new_deployment
 start_ticker
 ln -sfn "../bundle/${own_bundle##*/}" "$ORCH_STATE/bundle"
 verdict "granted $N"
-accept_steps
 advance
 while read -r message _argument <&3; do
   case $message in

@@ -1,0 +1,363 @@
+"""Messages, offsets, lock, lease, abort, detach, client-side steps."""
+
+import json
+import os
+import random
+import stat
+import subprocess
+import time
+
+import pytest
+from conftest import HOST, Client, deployment, eventually, step, tar
+
+COMMIT = step("09-commit", SIDE="commit", KIND="commit-test")
+GATE = 'while [ ! -e "$ORCH_OPT/go" ]; do sleep 0.05; done'
+
+
+def go(host):
+    (host.opt / "go").write_text("")
+
+
+def test_every_byte_once_over_cuts(host, client):
+    """Connections that end anywhere: what was received in all is the log, byte for byte."""
+    text = "for i in 1 2 3 4 5 6 7 8 9 10; do echo line $i; printf 'é half '; sleep 0.1; done"
+    client.open()
+    number = client.n
+    client.send(deployment(step("02-chatty", text, "")))
+    received, dice = b"", random.Random(host.shell)
+    for _ in range(8):
+        time.sleep(dice.uniform(0, 0.15))
+        client.cut()
+        received += client.log
+        client = host.connect()
+        tag, state = client.ask(f"follow {number} {len(received)}")
+        assert tag == "following" and state in ("live", "ended")
+    client.wait_for(lambda: b'"event":"closed"' in received + client.log and (received + client.log).endswith(b"}\n"), "end")
+    received += client.log
+    assert received == (host.state / "deployments" / str(number) / "log").read_bytes()
+    lines = received.decode().split("\n")
+    assert [line for line in lines if "line" in line and "\1" not in line] == ["line 1"] + [f"é half line {i}" for i in range(2, 11)]
+
+
+def test_two_opens_at_once(host):
+    clients = [host.connect() for _ in range(3)]
+    for client in clients:
+        body = json.dumps({"environment": "test", "app": "app", "who": str(id(client))}).encode()
+        client.say(f"open n{id(client)} 60 0 {len(body)}", body)
+    for client in clients:
+        client.wait_for(lambda: client.replies, "answer")
+    tags = sorted(client.replies[0][0] for client in clients)
+    assert tags == ["granted", "locked", "locked"]
+    [winner] = [client for client in clients if client.replies[0][0] == "granted"]
+    for client in clients:
+        if client is not winner:
+            holder = json.loads(client.replies[0][1])
+            assert holder == {} or (holder["who"] == str(id(winner)) and holder["number"] == 1 and holder["opened"] > 0)
+
+
+def test_refusal_names_the_holder_within_a_second(host, client):
+    client.open(who="the first")
+    second = host.connect()
+    begun = time.monotonic()
+    tag, body = second.open(who="the second")
+    assert (tag, json.loads(body)["who"]) == ("locked", "the first")
+    assert time.monotonic() - begun < 1.5
+    assert host.history() == [] if (host.state / "history.jsonl").exists() else True
+
+
+def test_waiting_for_the_lock(host, client):
+    client.open()
+    client.send(deployment(step("02-gate", GATE, "")))
+    second = host.connect()
+    body = b'{"environment":"test","app":"app"}'
+    second.nonce = "waiter"
+    second.say(f"open waiter 60 20 {len(body)}", body)
+    eventually(lambda: (host.state / "start" / "waiter" / "output").exists(), "the second runner")
+    go(host)
+    client.closed()
+    second.wait_for(lambda: second.replies, "grant")
+    assert second.replies[0] == ("granted", "2")
+
+
+def test_bootstrap_holds_the_upper_lock(host, client):
+    (host.base / "lock").touch()
+    os.chmod(host.base / "lock", 0o666)
+    (host.base / "holder").write_text('{"who":"bootstrap"}\n')
+    with open(host.base / "lock") as held:
+        subprocess.run(["flock", "-x", str(held.fileno())], pass_fds=[held.fileno()], check=True)
+        assert client.open() == ("locked", '{"who":"bootstrap"}')
+    assert client.open(nonce="again")[0] == "granted"
+
+
+def test_messages_for_another_number_are_refused(host, client):
+    assert client.ask("abort 1 3", b"why")[0] == "refused"
+    client.open()
+    body = tar(deployment())
+    for number in ("2", "0", "x", "../1"):
+        assert client.ask(f"steps {number} {len(body)}", body)[0] == "refused"
+        assert client.ask(f"seal {number}")[0] == "refused"
+        assert client.ask(f"result {number} 01 0 2", b"{}")[0] == "refused"
+        assert client.ask(f"abort {number} 3", b"why")[0] == "refused"
+        assert client.ask(f"detach {number}")[0] == "refused"
+        assert client.ask(f"beat {number}") == ("beat", "dead")
+    client.send(deployment())
+    assert client.closed()["outcome"] == "committed"
+    assert client.ask("seal 1")[0] == "refused"
+
+
+@pytest.mark.parametrize("steps, why", [
+    ({"1-bad/meta": (0o600, b"KIND=x\n")}, "no name"),
+    ({"01-bad/apply.sh": (0o600, b"")}, "meta"),
+    (step("01-bad", KIND="unheard", SIDE="client", UNDO=1), "undo.sh"),
+    (step("01-bad", TIMEOUT="soon"), "TIMEOUT"),
+    (step("01-bad", SIDE="moon"), "SIDE"),
+])
+def test_bad_steps_are_refused(host, client, steps, why):
+    client.open()
+    body = tar(steps)
+    tag, text = client.ask(f"steps 1 {len(body)}", body)
+    assert tag == "refused" and why in text
+    assert client.ask("steps 1 5", b"trash")[0] == "refused"
+    client.send(deployment())
+    assert client.closed()["outcome"] == "committed"
+
+
+def test_steps_in_batches_and_sent_twice(host, client):
+    client.open()
+    first = step("01-release", 'mkdir -p "$ORCH_RELEASE"', "")
+    client.send(first, seal=False)
+    client.await_event("waiting", step=None)
+    client.send(first, seal=False)
+    client.send({**first, **step("02-commit", SIDE="commit")}, seal=False)
+    client.send({}, seal=True)
+    assert client.closed()["outcome"] == "committed"
+    assert host.trace() == ["apply 01-release 1"]
+    assert [e["steps"] for e in host.journal(1) if e["event"] == "accepted"] == [["01-release"], ["02-commit"]]
+
+
+def test_client_side_step(host, client):
+    client.open()
+    client.send(deployment(step("02-ask", SIDE="client"), step("04-ask", SIDE="client", AFTER=1)))
+    client.await_event("waiting", step="02-ask")
+    assert client.ask("result 1 01 0 0")[0] == "refused"
+    assert client.ask("detach 1") == ("refused", "A step that only the client can do is still ahead.")
+    assert client.ask("result 1 02 0 16", b'"status":"fine"\n') == ("ok", "")
+    client.await_event("waiting", step="04-ask")
+    assert client.ask("result 1 02 0 0")[0] == "refused"
+    assert client.ask("result 1 04 1 0") == ("ok", "")
+    assert client.closed()["outcome"] == "committed"
+    assert host.history()[0]["facts"]["ask"] == {"status": "fine"}
+
+
+def test_client_side_step_fails_or_never_answers(host, client):
+    client.open()
+    client.send(deployment(step("03-ask", SIDE="client"), COMMIT))
+    client.await_event("waiting", step="03-ask")
+    assert client.ask("result 1 03 9 0") == ("ok", "")
+    assert client.closed()["outcome"] == "undone"
+    host.await_free_lock()
+    second = host.connect()
+    second.open()
+    second.send(deployment(step("03-ask", SIDE="client", TIMEOUT=1), COMMIT))
+    assert second.closed()["outcome"] == "undone"
+    assert second.await_event("ended", step="03-ask")["timeout"] is True
+
+
+def test_abort_in_mid_step(host, client):
+    client.open()
+    client.send(deployment(step("03-gate", GATE, ""), COMMIT))
+    client.await_event("started", step="03-gate")
+    assert client.ask("abort 1 9", b'say "why"') == ("ok", "")
+    assert not client.events("undoing")
+    go(host)
+    assert client.closed()["outcome"] == "undone"
+    assert client.await_event("ended", step="03-gate")["status"] == 0  # never killed
+    undoing = client.await_event("undoing")
+    assert (undoing["reason"], undoing["text"].strip()) == ("aborted", 'say "why"')
+    assert host.history()[0]["cause"] == "aborted"
+
+
+def test_abort_while_waiting_and_after_the_commit(host, client):
+    client.open()
+    client.send(deployment(), seal=False)
+    client.await_event("committed")
+    assert client.ask("abort 1 1", b"x") == ("refused", "Deployment 1 is committed.")
+    assert client.ask("seal 1") == ("ok", "")
+    assert client.closed()["outcome"] == "committed"
+    host.await_free_lock()
+    second = host.connect()
+    second.open()
+    second.send({**step("01-change", "", "", CHANGES=1)}, seal=False)
+    second.await_event("waiting")
+    assert second.ask("abort 2 1", b"x") == ("ok", "")
+    assert second.closed()["outcome"] == "undone"
+
+
+def test_lease_before_the_commit(host, client):
+    client.open(lease=1)
+    client.send(deployment(step("03-long", "sleep 2.5", ""), COMMIT))
+    assert client.closed()["outcome"] == "undone"
+    assert client.await_event("ended", step="03-long")["status"] == 0  # never killed
+    assert client.await_event("undoing")["reason"] == "lease"
+
+
+def test_beats_keep_the_lease(host, client):
+    client.open(lease=1)
+    client.send(deployment(step("02-long", "sleep 2.5", "")))
+    while not client.events("closed"):
+        assert client.ask("beat 1")[1] in ("live", "dead")
+        time.sleep(0.2)
+    assert client.closed()["outcome"] == "committed"
+    assert client.ask("beat 1") == ("beat", "dead")
+
+
+def test_a_beat_of_another_boot_is_void(host, client):
+    client.open(lease=1)
+    (host.state / "heartbeat").write_text("00000000-0000-0000-0000-000000000000 99999999.00\n")
+    client.send({**step("01-change", "", "", CHANGES=1)}, seal=False)
+    assert client.closed()["outcome"] == "undone"
+
+
+def test_lease_after_the_commit(host, client):
+    client.open(lease=1)
+    client.send(deployment(step("04-long", "sleep 2", AFTER=1), step("05-later", "", AFTER=1)), seal=False)
+    client.cut()
+    host.await_free_lock()
+    eventually(lambda: (host.state / "history.jsonl").exists(), "receipt")
+    assert host.history()[0]["outcome"] == "committed"
+    assert host.trace()[-1] == "apply 05-later 1"
+
+
+def test_detached_needs_no_lease(host, client):
+    client.open(lease=1)
+    client.send(deployment(step("02-long", "sleep 2.5", "")), seal=False)
+    assert client.ask("detach 1")[0] == "refused"
+    assert client.ask("seal 1") == ("ok", "")
+    assert client.ask("detach 1") == ("ok", "")
+    client.cut()
+    eventually(lambda: (host.state / "history.jsonl").exists(), "receipt")
+    assert host.history()[0]["outcome"] == "committed"
+
+
+def test_identity(host, client):
+    client.run(deployment())
+    host.await_free_lock()
+    tag, text = client.open(nonce="foreign", environment="staging")
+    assert tag == "error" and text.startswith("identity ") and '"test app"' in text
+    assert client.open(nonce="own")[0] == "granted"
+    assert client.n == 2
+
+
+def test_a_nonce_is_used_once(host, client):
+    client.open(nonce="once")
+    assert client.ask("open once 60 0 2", b"{}")[0] == "error"
+    assert client.ask("open ../x 60 0 2", b"{}")[0] == "error"
+
+
+def test_numbers_are_never_used_again(host, client):
+    client.run(deployment())
+    host.await_free_lock()
+    (host.state / "sequence").write_text("41\n")
+    assert client.open()[1] == "42"
+
+
+def test_get(host, client):
+    client.run(deployment())
+    content = os.urandom(100_000).hex().encode() + b"\nend without newline"
+    (host.opt / "releases/1/a file").write_bytes(content)
+    assert client.ask("get /opt/app/releases/1/a file") == ("file", content.decode())
+    assert client.ask("get /opt/app/current/number") == ("file", "1\n")
+    assert client.ask("get /var/lib/orchestrate/app/sequence") == ("file", "1\n")
+    for path in ("/opt/app/nothing", "/etc/passwd", "/opt/app/../../etc/passwd", "/opt/app", ""):
+        assert client.ask(f"get {path}") == ("none", "")
+
+
+def test_follow(host, client):
+    assert client.ask("follow 1 0") == ("none", "")
+    client.run(deployment())
+    log = (host.state / "deployments/1/log").read_bytes()
+    late = host.connect()
+    eventually(lambda: late.ask("follow 1 5") == ("following", "ended"), "the end")
+    late.wait_for(lambda: late.log.endswith(log[-20:]), "log")
+
+
+def test_query(host, client):
+    client.ask("facts")  # the bundle has arrived
+    queries = host.base / "bundle" / host.bundle_name / "queries"
+    queries.mkdir()
+    (queries / "echo.query.sh").write_text('mkdir -p "$ORCH_STATE/plan/$PPID"; cat; echo " $ORCH_PROJECT"\n')
+    (queries / "fails.query.sh").write_text("echo oh >&2; exit 3\n")
+    for path in (queries, *queries.iterdir()):
+        os.chmod(path, stat.S_IMODE(path.stat().st_mode) | 0o555)
+    assert client.ask("query echo 3", b"a\nb") == ("output", "a\nb app\n")
+    assert client.ask("query fails 0") == ("failed", "oh\n")
+    assert client.ask("query unknown 0")[0] == "failed"
+    assert list((host.state / "plan").iterdir())
+    client.close()
+    assert not list((host.state / "plan").iterdir())
+
+
+def test_facts(host, client):
+    tag, text = client.ask("facts")
+    assert tag == "facts"
+    facts = dict(line.split("=", 1) for line in text.splitlines())
+    for key in ("user", "uid", "groups", "sudo", "boot_id", "uptime", "epoch_ms", "os", "kernel", "cpus", "memory_total",
+                "memory_available", "docker_client", "docker_server", "docker_error", "docker_root", "compose", "systemd", "state_dir",
+                "opt_dir", "current", "sequence", "open", "locked", "identity"):
+        assert key in facts, key
+    for place in ("state", "opt", "docker"):
+        for key in ("path", "available", "size", "inodes", "device"):
+            assert facts[f"disk.{place}.{key}"]
+    assert (facts["sudo"], facts["state_dir"], facts["opt_dir"], facts["current"], facts["locked"]) == ("0", "1", "1", "", "0")
+    client.open()
+    facts = dict(line.split("=", 1) for line in client.ask("facts")[1].splitlines())
+    assert (facts["open"], facts["sequence"], facts["locked"], facts["identity"]) == ("1", "1", "1", "test app")
+
+
+def test_facts_about_docker(host, client):
+    host.tool("docker", """
+        case "$*" in
+          version*) printf 'docker_client=26.1.5\\ndocker_server=26.1.4\\n' ;;
+          info*) echo docker_root=/srv/docker ;;
+          compose*) echo v2.26.1 ;;
+        esac""")
+    facts = dict(line.split("=", 1) for line in client.ask("facts")[1].splitlines())
+    assert [facts[k] for k in ("docker_client", "docker_server", "docker_error", "docker_root", "compose")] == [
+        "26.1.5", "26.1.4", "", "/srv/docker", "2.26.1"]
+    host.tool("docker", "echo 'Cannot connect to the Docker daemon' >&2; exit 1")
+    facts = dict(line.split("=", 1) for line in client.ask("facts")[1].splitlines())
+    assert (facts["docker_server"], facts["docker_error"]) == ("", "Cannot connect to the Docker daemon")
+
+
+def test_a_damaged_bundle_is_refused(host):
+    host.bundle = host.bundle[:1000] + b"x" + host.bundle[1001:]
+    client = host.connect()
+    client.wait_for(lambda: client.replies, "answer")
+    assert client.replies[0] == ("error", "The bundle arrived damaged.")
+    assert not list((host.base / "bundle").iterdir())
+
+
+def test_no_right_to_the_directories(host):
+    os.chmod(host.base, 0o500)
+    if os.geteuid() == 0:
+        os.chown(host.base, 0, 0)
+    with pytest.raises(RuntimeError, match="No right to make .*bootstrap"):
+        Client(host)
+
+
+def test_the_stub_is_short():
+    assert len((HOST / "stub.sh").read_bytes()) < 2048
+
+
+def test_attach_leaves_nothing_behind(host, client):
+    client.run(deployment())
+    host.await_free_lock()
+    client.close()
+    eventually(lambda: not host.processes(), f"the last process: {host.processes()}", 5)
+    assert not list(host.state.glob("attach.*"))
+
+
+def test_a_killed_attach_takes_its_tail_with_it(host, client):
+    client.open()
+    client.cut()
+    eventually(lambda: len(host.processes()) <= 3, "tail's end", 5)  # the runner, its ticker and a sleep
