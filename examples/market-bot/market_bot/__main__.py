@@ -1,18 +1,23 @@
 """Entry point: `python3 -m market_bot`. SIGTERM and SIGINT drain."""
 
-import asyncio
-import logging
+# First of all: PID 1 has no default action for SIGTERM, so that a stop during the imports below (half a second) would
+# otherwise be lost and Docker would wait for its whole grace period.
 import os
 import signal
-import sys
 
-from . import VERSION
-from .bot import MarketBot
-from .config import Settings
-from .counters import Counters
-from .health import Health
-from .logs import set_up
-from .store import Store
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+
+import asyncio  # noqa: E402
+import logging  # noqa: E402
+import sys  # noqa: E402
+
+from . import VERSION  # noqa: E402
+from .bot import MarketBot  # noqa: E402
+from .config import Settings  # noqa: E402
+from .counters import Counters  # noqa: E402
+from .health import Health  # noqa: E402
+from .logs import set_up  # noqa: E402
+from .store import Store  # noqa: E402
 
 log = logging.getLogger("market_bot")
 

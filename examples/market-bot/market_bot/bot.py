@@ -23,6 +23,7 @@ from .store import Store
 
 log = logging.getLogger("market_bot")
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
+AT_ONCE = 4  # updates in hand; as many database connections, and one for /health
 
 
 def answer_to(text: str) -> str:
@@ -95,10 +96,7 @@ class MarketBot:
             pause, timeout = FIRST_PAUSE, self.settings.poll_timeout
             self.confirmed = self.offset
             self.health.polled()
-            for update in updates:
-                if not await self.deal_with(update):
-                    break
-                self.offset = update.update_id + 1
+            await self._deal_with_all(updates)
         await self._confirm()
 
     async def _get_updates(self, timeout: int, limit: int = 100) -> tuple[Update, ...]:
@@ -115,6 +113,28 @@ class MarketBot:
                 await self._get_updates(0, limit=1)
         except (TelegramError, TimeoutError) as error:
             log.warning("the last offset was not confirmed: %s", error)
+
+    async def _deal_with_all(self, updates: tuple[Update, ...]) -> None:
+        """Chats beside each other, so that they share PostgreSQL's commits; the messages of one chat in their order."""
+        chats: dict[int | None, list[Update]] = {}
+        for update in updates:
+            chats.setdefault(update.message.chat_id if update.message else None, []).append(update)
+        done: set[int] = set()
+        room = asyncio.Semaphore(AT_ONCE)
+
+        async def deal_with_chat(chat: list[Update]) -> None:
+            async with room:
+                for update in chat:
+                    # Stopping: only what is in hand is finished; the rest is the next version's.
+                    if self.stopping.is_set() or not await self.deal_with(update):
+                        return
+                    done.add(update.update_id)
+
+        await asyncio.gather(*(deal_with_chat(chat) for chat in chats.values()))
+        for update in updates:
+            if update.update_id not in done:
+                return  # from here on Telegram delivers again; what is done behind it is known to the database
+            self.offset = update.update_id + 1
 
     async def deal_with(self, update: Update) -> bool:
         """True once the update needs no more work; false if the bot is stopping and it must be delivered again."""

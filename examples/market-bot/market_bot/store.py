@@ -25,7 +25,7 @@ class Store:
         return Store(
             create_async_engine(
                 url,
-                pool_size=3,
+                pool_size=5,
                 max_overflow=0,
                 pool_timeout=3,
                 # A connection that died with the server is replaced before it is used.

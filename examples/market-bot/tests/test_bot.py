@@ -1,8 +1,10 @@
 """The bot as a process, against the stand-in, PostgreSQL and Redis."""
 
 import json
+import re
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from conftest import TOKEN, EXAMPLE, eventually
@@ -55,6 +57,20 @@ def test_sigterm_ends_it_at_once_also_in_a_long_poll(bot, telegram, busy):
     # What was answered is confirmed: the next version is given only the rest.
     messages = telegram.get("/messages")
     assert all(message["confirmed_at"] for message in messages if message["answered_at"])
+
+
+def test_sigterm_while_it_is_still_importing(bot):
+    """PID 1 has no default action: only a handler of its own ends it, and that must be there before the long imports."""
+    one = migrated(bot, "v1.0.0").start()
+
+    def handled() -> bool:
+        caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{one.process.pid}/status").read_text())[1]
+        return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
+
+    eventually(handled)
+    one.stop()
+    assert one.process.returncode == 0
+    assert "started" not in one.log.read_text()
 
 
 def test_a_change_of_version_under_load_loses_nothing_and_answers_nothing_twice(bot, telegram):
