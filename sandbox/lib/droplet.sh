@@ -5,7 +5,7 @@
 droplet_container() { printf 'orchestrate-droplet-%s\n' "$1"; }
 droplet_mounted() { mountpoint -q "$STATE/droplets/$1/mnt"; }
 droplet_exists() { [ -s "$STATE/droplets/$1/config" ]; }
-droplet_running() { [ "$(docker inspect --format '{{.State.Running}}' "$(droplet_container "$1")" 2>/dev/null)" = true ]; }
+droplet_running() { [ "$(docker inspect --format '{{.State.Running}}' "$(droplet_container "$1")" 2>/dev/null || :)" = true ]; }
 droplet_need() { droplet_exists "$1" || fail "no droplet \"$1\"; make it with: script/sandbox droplet $1"; }
 
 droplet_check_name() {

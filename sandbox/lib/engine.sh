@@ -7,14 +7,14 @@ engine_answers() { DOCKER_HOST=$1 timeout 10 docker version --format '{{.Server.
 engine_find() {
   local candidate
   command -v docker >/dev/null || return 1
-  for candidate in "$(cat "$STATE/engine" 2>/dev/null)" "${DOCKER_HOST:-}" unix:///var/run/docker.sock; do
+  for candidate in "$(cat "$STATE/engine" 2>/dev/null || :)" "${DOCKER_HOST:-}" unix:///var/run/docker.sock; do
     case $candidate in
       '') continue ;;
       unix://*) [ -S "${candidate#unix://}" ] || continue ;;
     esac
     if engine_answers "$candidate"; then
       export DOCKER_HOST=$candidate
-      [ "$(cat "$STATE/engine" 2>/dev/null)" = "$candidate" ] || write_file "$STATE/engine" 644 <<<"$candidate"
+      [ "$(cat "$STATE/engine" 2>/dev/null || :)" = "$candidate" ] || write_file "$STATE/engine" 644 <<<"$candidate"
       return 0
     fi
   done
@@ -26,7 +26,7 @@ engine_need() { engine_find || fail "no engine runs; start it with: script/sandb
 # engine_own_pid: the pid of our own dockerd, nothing if it is gone or the pid now belongs to somebody else.
 engine_own_pid() {
   local pid
-  pid=$(cat "$STATE/dockerd.pid" 2>/dev/null) || return 1
+  pid=$(cat "$STATE/dockerd.pid" 2>/dev/null || :)
   [ -n "$pid" ] && tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -qF -- "--data-root $STATE/docker " || return 1
   printf '%s\n' "$pid"
 }
@@ -41,7 +41,7 @@ engine_start() {
   fi
   rm -f "$STATE/dockerd.pid" "$STATE/docker.sock"
   # A reused pid in containerd's pid file makes dockerd wait for a containerd that isn't there.
-  if [ -s "$containerd" ] && [ "$(cat "/proc/$(cat "$containerd")/comm" 2>/dev/null)" != containerd ]; then
+  if [ -s "$containerd" ] && [ "$(cat "/proc/$(cat "$containerd")/comm" 2>/dev/null || :)" != containerd ]; then
     rm -f "$containerd"
   fi
   if [ ! -e "$STATE/machine-before" ]; then

@@ -11,7 +11,7 @@ network_up() {
 service_up() {
   local name=orchestrate-$1 image=$2 want have
   shift 2
-  if [ -z "${REPLACE:-}" ] && [ "$(docker inspect --format '{{.State.Running}}' "$name" 2>/dev/null)" = true ]; then return 0; fi
+  if [ -z "${REPLACE:-}" ] && [ "$(docker inspect --format '{{.State.Running}}' "$name" 2>/dev/null || :)" = true ]; then return 0; fi
   want=$(printf '%s\n' "$(docker image inspect --format '{{.Id}}' "$image")" "$@" | sha256sum | cut -c1-16)
   have=$(docker inspect --format "{{index .Config.Labels \"$LABEL.arguments\"}} {{.State.Running}}" "$name" 2>/dev/null || :)
   [ "$have" != "$want true" ] || return 0
@@ -191,7 +191,10 @@ sandbox_down() {
     *) usage_error "down: no option \"$1\"" ;;
   esac
   with_lock machine sandbox_down_locked "$keep"
-  if [ -z "$keep" ]; then rm -rf "$STATE"; fi
+  [ -z "$keep" ] || return 0
+  # The folder itself may be a mount of its own.
+  find "$STATE" -mindepth 1 -delete
+  mountpoint -q "$STATE" || rmdir "$STATE"
 }
 
 sandbox_down_locked() {
