@@ -212,8 +212,8 @@ new_deployment() {
     echo "$_number" >../../sequence.new
     sync journal.jsonl previous bundle key holder.json . ../../sequence.new
   ) || fail_start space "The new deployment's journal cannot be written: nothing was changed."
-  mv sequence.new sequence
   mv -T deployments/.new "deployments/$_number"
+  mv sequence.new sequence
   echo "$_number" >open
   cp "deployments/$_number/holder.json" holder
   sync . deployments
