@@ -3,8 +3,6 @@
 set -eu
 # shellcheck source=playbooks/host/lib.sh
 . "$ORCH_BUNDLE/lib.sh"
-# shellcheck source=playbooks/host/releases.sh
-. "$ORCH_BUNDLE/releases.sh"
 for directory in "/run/user/$(id -u)" /dev/shm; do
   rm -rf "$directory/orchestrate-$ORCH_PROJECT-$ORCH_N"
 done

@@ -3,6 +3,8 @@
 set -eu
 # shellcheck source=playbooks/host/lib.sh
 . "$ORCH_BUNDLE/lib.sh"
+# shellcheck source=playbooks/host/releases.sh
+. "$ORCH_BUNDLE/releases.sh"
 COPY_OF='' COMPOSE_DIR=''
 # shellcheck source=/dev/null
 . "$ORCH_STEP/params"

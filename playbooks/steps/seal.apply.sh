@@ -3,8 +3,6 @@
 set -eu
 # shellcheck source=playbooks/host/lib.sh
 . "$ORCH_BUNDLE/lib.sh"
-# shellcheck source=playbooks/host/releases.sh
-. "$ORCH_BUNDLE/releases.sh"
 # shellcheck source=/dev/null
 . "$ORCH_STEP/params"
 tab=$(printf '\t')
