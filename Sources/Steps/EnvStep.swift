@@ -37,7 +37,8 @@ public struct EnvStep: StepKind {
     files.append(StepPayload.File("check.json", bytes: Array(checkFile(values.map(\.name)).utf8)))
     return StepPayload(
       script: "env", timeout: .seconds(60), hasUndo: true,
-      parameters: [("COMPOSE_DIR", composeDirectory(context.inventory))], files: files)
+      parameters: [("COMPOSE_DIR", composeDirectory(context.inventory)), ("COMPOSE_FILE", context.inventory.compose)],
+      files: files)
   }
 }
 

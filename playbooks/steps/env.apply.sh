@@ -3,7 +3,7 @@
 set -eu
 # shellcheck source=playbooks/host/lib.sh
 . "$ORCH_BUNDLE/lib.sh"
-COMPOSE_DIR=''
+COMPOSE_DIR='' COMPOSE_FILE=compose.yml
 # shellcheck source=/dev/null
 . "$ORCH_STEP/params"
 
@@ -37,9 +37,9 @@ fi
 set -- "$@" --env-file "$ORCH_STEP/version.env" -f "$ORCH_RELEASE/compose.yml" -f "$ORCH_STEP/check.json"
 if ! compose "$@" config --format json >config.new 2>config.err; then
   rm -f config.new
-  # Compose names its files by path; a user knows the compose file by its name.
+  # Compose names files by their path on the host, which tells a user nothing.
   sed -e "s,$ORCH_RELEASE/,,g" config.err >&2
-  die 'Compose cannot read the compose file with this env (above). Nothing was changed.'
+  die "Compose cannot read $COMPOSE_FILE with this env (above). Nothing was changed."
 fi
 if [ -s config.err ]; then sed -e "s,$ORCH_RELEASE/,,g" config.err; fi # warnings: unset variables, obsolete keys
 mv config.new config.json

@@ -26,7 +26,7 @@ if [ $((_available / 1024)) -lt $((MEMORY_FREE / 1048576)) ]; then
 fi
 
 # One object per container of the project, stopped ones and one-off ones included.
-template='{"id":{{json .Id}},"name":{{json .Name}},"service":{{json (index .Config.Labels "com.docker.compose.service")}},'\
+template='{"id":{{json .ID}},"name":{{json .Name}},"service":{{json (index .Config.Labels "com.docker.compose.service")}},'\
 '"oneoff":{{json (index .Config.Labels "com.docker.compose.oneoff")}},"replaces":{{json (index .Config.Labels "com.docker.compose.replace")}},'\
 '"deployment":{{json (index .Config.Labels "orchestrate.deployment")}},"image":{{json .Image}},"status":{{json .State.Status}},'\
 '"health":{{if .State.Health}}{{json .State.Health.Status}}{{else}}"none"{{end}},"restarts":{{.RestartCount}},'\

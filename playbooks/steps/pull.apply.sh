@@ -61,6 +61,7 @@ done <references
 
 # NUMBER: in the background; its exit status lands in a file, since wait reports one of several only.
 start_pull() {
+  : >"$1.out"
   (
     _status=0
     docker pull "$(cat "$1.reference")" >"$1.out" 2>&1 &
@@ -115,7 +116,7 @@ ended() {
 deadline=$(($(uptime_ms) + PULL_TIMEOUT * 1000))
 begun=0
 running=
-told=0
+told=$(uptime_ms)
 while :; do
   still=
   for number in $running; do
@@ -147,7 +148,7 @@ while :; do
     told=$now
     for number in $running; do progress "$number"; done
   fi
-  sleep 0.1
+  sleep 0.05
 done
 pids=
 
