@@ -7,8 +7,15 @@ extension StepCatalog {
     StepCatalog(
       kind: { stepKind(for: $0) },
       seal: SealStep(playbook: playbook),
-      drain: { drainStep(for: $0) },
-      probe: { probeStep(for: $0) },
+      drain: { spec in
+        guard case .migrate(let settings) = spec.settings else { return nil }
+        for case .recreate(let recreate) in playbook.steps.map(\.settings) { return DrainStep(for: settings, recreate: recreate) }
+        return DrainStep(for: settings)
+      },
+      probe: { spec in
+        guard case .migrate(let settings) = spec.settings else { return nil }
+        return MigrateProbeStep(settings: settings)
+      },
       inspect: { context in
         for case .preflight(let settings) in playbook.steps.map(\.settings) {
           return PreflightStep(settings: settings).preflightProblems(context)
