@@ -36,11 +36,16 @@ extension SSHSession {
     var refused: [String] = []
     measured.roundTrips += 1
     for offer in offers.prefix(Self.offerLimit) {
-      switch try await attempt(offer, clock, deadline) {
+      let outcome: Attempt
+      do { outcome = try await attempt(offer, clock, deadline) } catch {
+        // After too many tries sshd just closes.
+        guard error.code == .connectionLost, !refused.isEmpty else { throw error }
+        throw authenticationError(refused, faults, "then the host closed the connection")
+      }
+      switch outcome {
       case .accepted: return clock.seconds
       case .refused: refused.append(offer.name)
       case .unsigned(let fault): faults.append(fault)
-      case .ended: throw authenticationError(refused, faults, "the host closed the connection")
       }
     }
     let skipped = offers.count - min(offers.count, Self.offerLimit)
@@ -63,7 +68,7 @@ extension SSHSession {
   // MARK: One key
 
   private enum Attempt {
-    case accepted, refused, ended
+    case accepted, refused
     case unsigned(SSHError)
   }
 
@@ -100,7 +105,6 @@ extension SSHSession {
   private func judge(_ status: Int32, _ signature: Signature) throws(SSHError) -> Attempt {
     if case .failure(let fault)? = signature.result { return .unsigned(fault) }
     if status == LIBSSH2_ERROR_AUTHENTICATION_FAILED { return .refused }
-    if wire.ended || status == LIBSSH2_ERROR_PUBLICKEY_UNVERIFIED { return .ended }
     throw fault(Int(status), "authentication")
   }
 

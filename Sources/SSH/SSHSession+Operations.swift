@@ -45,6 +45,7 @@ extension SSHSession {
         session.close(state)
         throw error
       }
+      session.begin(state)
       return state
     }
     return SSHChannel(self, state)
@@ -54,11 +55,18 @@ extension SSHSession {
   func openTunnel(to host: String, port: UInt16, until deadline: Double) async throws(SSHError) -> SSHChannel {
     let state = try await serial("a connection to \(host):\(port)", until: deadline, discard: { $0.close($1) }) {
       (session: isolated SSHSession) async throws(SSHError) -> ChannelState in
-      try await session.openChannel("a connection to \(host):\(port)") { raw in
+      let state = try await session.openChannel("a connection to \(host):\(port)") { raw in
         libssh2_channel_direct_tcpip_ex(raw, host, Int32(port), "127.0.0.1", 22)
       }
+      session.begin(state)
+      return state
     }
     return SSHChannel(self, state)
+  }
+
+  private func begin(_ state: ChannelState) {
+    state.isStarted = true
+    schedulePump()
   }
 
   private func openChannel(

@@ -14,6 +14,9 @@ final class ChannelState: @unchecked Sendable {
   /// Its number in the protocol, on our side.
   let number: UInt32?
 
+  /// Not before its requests are answered: a quick command may have ended by then, and would be freed under them.
+  var isStarted = false
+
   /// Accepted from the writer, not yet taken by libssh2. A chunk stays the same until it is gone: libssh2 wants a write
   /// that was put off (key exchange) to be repeated with the same bytes.
   var outgoing: [[UInt8]] = []
@@ -98,6 +101,7 @@ extension SSHSession {
   private func pump(_ channel: ChannelState) {
     guard let raw = channel.raw else { return }
     if channel.closing { return pumpClose(channel, raw) }
+    guard channel.isStarted else { return }
     pumpWrites(channel, raw)
     if failure == nil { pumpReads(channel, raw) }
     if failure == nil, channel.readEOF, !channel.remoteClosed { pumpEnd(channel, raw) }
@@ -127,7 +131,7 @@ extension SSHSession {
   private func pumpReads(_ channel: ChannelState, _ raw: OpaquePointer) {
     // Read until nothing is left, or not at all: each read opens the window again for what it has *seen*, so that many
     // small reads of a long queue would let it grow without bound.
-    guard channel.incomingBytes < Self.incomingLimit, !channel.readEOF else { return }
+    guard channel.incomingBytes < Self.incomingLimit || isDraining, !channel.readEOF else { return }
     for stream in [Int32(0), SSH_EXTENDED_DATA_STDERR] {
       while true {
         let count = libssh2_channel_read_ex(
@@ -219,8 +223,12 @@ extension SSHSession {
       }
     #endif
     pump()
-    // Before and between channels nobody reads on behalf of the session: without this an end would go unnoticed.
-    if failure == nil, wire.ended, wire.inbound.isEmpty, channels.isEmpty, serialQueue.isEmpty, keepaliveTimer != nil { lost() }
+    // The end, after everything before it was given out: a command may well have ended in the same breath.
+    if failure == nil, wire.isOver {
+      isDraining = true
+      pump()
+      lost()
+    }
   }
 
   func lost() {
@@ -259,13 +267,11 @@ extension SSHSession {
 
   private func tunnelEnded(_ error: SSHError?) {
     guard failure == nil else { return }
-    wire.ended = true
     let reason = error?.message ?? "the jump host closed it"
-    if let raw = via?.configuration.host {
-      abandon(self.error(.connectionLost, "the connection through \(raw) was lost: \(reason)"))
-    } else {
-      abandon(self.error(.connectionLost, "the connection was lost: \(reason)"))
-    }
+    isDraining = true
+    pump()
+    let through = via.map { " through " + $0.configuration.host } ?? ""
+    abandon(self.error(.connectionLost, "the connection\(through) was lost: \(reason)"))
   }
 
   // MARK: Keepalive

@@ -69,6 +69,8 @@ public actor SSHSession {
   var channels: [UInt64: ChannelState] = [:]
   var pumping = false
   var pumpScheduled = false
+  /// The link is gone: what it left behind is taken whole.
+  var isDraining = false
   nonisolated(unsafe) let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 18, alignment: 16)
 
   /// The keepalive's clocks, in seconds.

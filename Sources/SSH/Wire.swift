@@ -59,7 +59,9 @@ final class Wire: @unchecked Sendable {
   var consumed: UInt64 = 0
   var sent: UInt64 = 0
   var received: UInt64 = 0
-  /// The other side closed, or the socket failed.
+  /// The other side closed, or the socket failed on reading. libssh2 isn't told: it would withhold what it has queued.
+  var isOver = false
+  /// Nothing can be sent, and libssh2 is told so: the socket failed on writing, or the session is being freed.
   var ended = false
   var errorNumber: Int32 = 0
 
@@ -114,7 +116,7 @@ final class Wire: @unchecked Sendable {
 
   /// Takes what the socket has, at most 256 KiB. Returns whether anything came, the end included.
   func fill(_ scratch: UnsafeMutableRawBufferPointer) -> Bool {
-    while !ended {
+    while !isOver {
       let count = recv(descriptor, scratch.baseAddress, scratch.count, 0)
       if count > 0 {
         received += UInt64(count)
@@ -124,7 +126,7 @@ final class Wire: @unchecked Sendable {
       if count < 0, errno == EINTR { continue }
       if count < 0, errno == EAGAIN || errno == EWOULDBLOCK { return false }
       if count < 0 { errorNumber = errno }
-      ended = true
+      isOver = true
       return true
     }
     return false

@@ -39,32 +39,76 @@ func tool(_ path: String, _ arguments: [String], environment: [String: String] =
 
 struct ToolFailure: Error { var text: String }
 
-/// An sshd of our own on a free port of 127.0.0.1, with its own keys and configuration; ended by its pid.
-final class LocalSSHD: @unchecked Sendable {
+/// The keys that all tests share: made once, removed when the tests end.
+enum TestKeys {
+  nonisolated(unsafe) private static var folder: UnsafeMutablePointer<CChar>?
+
+  static let path: String = {
+    let path = FileManager.default.temporaryDirectory.path + "/ssh-keys-" + UUID().uuidString.prefix(8)
+    try! FileManager.default.createDirectory(
+      atPath: path, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+    folder = strdup(path)
+    atexit { try? FileManager.default.removeItem(atPath: String(cString: TestKeys.folder!)) }
+    for type in ["ed25519", "ecdsa", "rsa"] {
+      try! make(path + "/host_" + type, type)
+      try! make(path + "/id_" + type, type)
+    }
+    try! make(path + "/id_ecdsa384", "ecdsa", arguments: ["-b", "384"])
+    try! make(path + "/id_ecdsa521", "ecdsa", arguments: ["-b", "521"])
+    try! make(path + "/id_rsa_pem", "rsa", arguments: ["-m", "PEM"])
+    try! make(path + "/id_ecdsa_pem", "ecdsa", arguments: ["-m", "PEM"])
+    try! make(path + "/id_rsa_pkcs8", "rsa", passphrase: passphrase, arguments: ["-m", "PKCS8"])
+    try! make(path + "/id_encrypted", "ed25519", passphrase: passphrase)
+    try! make(path + "/id_encrypted_rsa", "rsa", passphrase: passphrase)
+    try! make(path + "/id_encrypted_gcm", "ecdsa", passphrase: passphrase, arguments: ["-Z", "aes256-gcm@openssh.com"])
+    try! make(path + "/id_encrypted_cbc", "ed25519", passphrase: passphrase, arguments: ["-Z", "aes128-cbc"])
+    try! make(path + "/id_stranger", "ed25519")
+    try! make(path + "/id_stranger_encrypted", "ed25519", passphrase: passphrase)
+    return path
+  }()
+
+  static let passphrase = "correct horse"
+  static let accepted = [
+    "id_ed25519", "id_ecdsa", "id_rsa", "id_ecdsa384", "id_ecdsa521", "id_rsa_pem", "id_ecdsa_pem", "id_rsa_pkcs8", "id_encrypted",
+    "id_encrypted_rsa", "id_encrypted_gcm", "id_encrypted_cbc",
+  ]
+
+  static func file(_ name: String) -> String { path + "/" + name }
+  static func read(_ name: String) throws -> String { try String(contentsOfFile: file(name), encoding: .utf8) }
+
+  private static func make(_ path: String, _ type: String, passphrase: String = "", arguments: [String] = []) throws {
+    var command = ["-q", "-t", type, "-N", passphrase, "-C", "test-\(type)", "-f", path] + arguments
+    if type == "rsa" { command += ["-b", "2048"] }
+    if !passphrase.isEmpty { command += ["-a", "1"] }  // one round: the tests are a debug build
+    try tool("/usr/bin/ssh-keygen", command)
+  }
+}
+
+/// Runs `body` with an sshd of our own on a free port of 127.0.0.1, with its own configuration; ended by its pid.
+func withSSHD<T>(
+  hostKeys: [String] = ["ed25519", "ecdsa", "rsa"], extra: String = "", _ body: (LocalSSHD) async throws -> T
+) async throws -> T {
+  let sshd = try LocalSSHD(hostKeys: hostKeys, extra: extra)
+  defer { sshd.stop() }
+  return try await body(sshd)
+}
+
+final class LocalSSHD: Sendable {
   let scratch: Scratch
   let port: UInt16
-  private let process: Process
   let user = NSUserName()
+  private let pid: pid_t
 
   static let isAvailable = FileManager.default.fileExists(atPath: "/usr/sbin/sshd")
 
-  /// The client's keys that it accepts, made beforehand: ed25519, ecdsa, rsa, and an encrypted one.
-  init(hostKeys: [String] = ["ed25519", "ecdsa", "rsa"], extra: String = "") throws {
-    scratch = try Scratch()
-    for type in hostKeys { try Self.makeKey(scratch.file("host_" + type), type) }
-    var authorized = ""
-    for type in ["ed25519", "ecdsa", "rsa"] {
-      try Self.makeKey(scratch.file("id_" + type), type)
-      authorized += try scratch.read("id_\(type).pub")
-    }
-    try Self.makeKey(scratch.file("id_encrypted"), "ed25519", passphrase: "correct horse")
-    authorized += try scratch.read("id_encrypted.pub")
-    try scratch.write("authorized_keys", authorized)
+  fileprivate init(hostKeys: [String], extra: String) throws {
+    let scratch = try Scratch()
+    self.scratch = scratch
+    try scratch.write("authorized_keys", try TestKeys.accepted.map { try TestKeys.read($0 + ".pub") }.joined())
     try? FileManager.default.createDirectory(atPath: "/run/sshd", withIntermediateDirectories: true)
-
-    let hostKeyLines = hostKeys.map { [scratch] in "HostKey \(scratch.file("host_" + $0))" }.joined(separator: "\n")
+    let hostKeyLines = hostKeys.map { "HostKey " + TestKeys.file("host_" + $0) }.joined(separator: "\n")
     let log = scratch.file("sshd.log")
-    var started: (Process, UInt16)?
+    var started: (pid_t, UInt16)?
     for _ in 0..<10 where started == nil {
       let port = try freePort()
       try scratch.write(
@@ -86,52 +130,61 @@ final class LocalSSHD: @unchecked Sendable {
         LogLevel ERROR
         \(extra)
         """)
-      started = Self.start(config: scratch.file("sshd_config"), log: log, port: port).map { ($0, port) }
+      started = Self.start(["-D", "-f", scratch.file("sshd_config"), "-E", log], port: port).map { ($0, port) }
     }
-    guard let started else { throw ToolFailure(text: "sshd didn't start: \((try? String(contentsOfFile: log, encoding: .utf8)) ?? "")") }
-    (process, port) = started
+    guard let started else {
+      throw ToolFailure(text: "sshd didn't start: \((try? String(contentsOfFile: log, encoding: .utf8)) ?? "")")
+    }
+    (pid, port) = started
   }
 
-  deinit {
-    process.terminate()
-    process.waitUntilExit()
+  func stop() {
+    kill(pid, SIGTERM)
+    var status: Int32 = 0
+    waitpid(pid, &status, 0)
   }
 
-  private static func start(config: String, log: String, port: UInt16) -> Process? {
-    let process = Process()
-    process.executableURL = URL(filePath: "/usr/sbin/sshd")
-    process.arguments = ["-D", "-f", config, "-E", log]
-    process.standardInput = FileHandle.nullDevice
-    guard (try? process.run()) != nil else { return nil }
-    while process.isRunning {
-      if canConnect(port) { return process }
+  private static func start(_ arguments: [String], port: UInt16) -> pid_t? {
+    guard let pid = spawn("/usr/sbin/sshd", arguments) else { return nil }
+    var status: Int32 = 0
+    while waitpid(pid, &status, WNOHANG) == 0 {
+      if canConnect(port) { return pid }
       usleep(5000)
     }
     return nil
   }
 
-  static func makeKey(_ path: String, _ type: String, passphrase: String = "", arguments: [String] = []) throws {
-    var command = ["-q", "-t", type, "-N", passphrase, "-C", "test-\(type)", "-f", path]
-    if type == "rsa" { command += ["-b", "2048"] }
-    if !passphrase.isEmpty { command += ["-a", "1"] }  // one round: the tests are a debug build
-    try tool("/usr/bin/ssh-keygen", command + arguments)
-  }
-
   /// known_hosts as ssh-keyscan would write it.
   func knownHosts(_ types: [String] = ["ed25519", "ecdsa", "rsa"]) throws -> String {
-    try types.map { "[127.0.0.1]:\(port) " + (try scratch.read("host_\($0).pub")) }.joined()
+    try types.map { "[127.0.0.1]:\(port) " + (try TestKeys.read("host_\($0).pub")) }.joined()
   }
 
-  func configuration(key: String = "id_ed25519") throws -> SSHConfiguration {
-    try scratch.write("known_hosts", try knownHosts())
+  /// A client's configuration that trusts this server. `through` is the port of a proxy in between.
+  func configuration(key: String = "id_ed25519", through proxy: UInt16? = nil, known: String? = nil) throws -> SSHConfiguration {
+    let file = scratch.file("known_hosts-" + UUID().uuidString.prefix(8))
+    try (known ?? knownHosts().replacingOccurrences(of: ":\(port) ", with: ":\(proxy ?? port) "))
+      .write(toFile: file, atomically: true, encoding: .utf8)
     return SSHConfiguration(
-      host: "test", address: "127.0.0.1", port: port, user: user, identities: [.file(path: scratch.file(key))], agent: false,
-      knownHostsFiles: [scratch.file("known_hosts")])
+      host: "test", address: "127.0.0.1", port: proxy ?? port, user: user, identities: [.file(path: TestKeys.file(key))],
+      agent: false, knownHostsFiles: [file])
   }
 
-  func connect(key: String = "id_ed25519") async throws -> SSHSession {
-    try await SSHSession.connect(configuration(key: key))
-  }
+  func connect(key: String = "id_ed25519") async throws -> SSHSession { try await SSHSession.connect(configuration(key: key)) }
+}
+
+/// Starts a program with no standard input; its output is dropped.
+func spawn(_ path: String, _ arguments: [String]) -> pid_t? {
+  var actions = posix_spawn_file_actions_t()
+  posix_spawn_file_actions_init(&actions)
+  defer { posix_spawn_file_actions_destroy(&actions) }
+  posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
+  posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0)
+  posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0)
+  for descriptor in 3..<64 { posix_spawn_file_actions_addclose(&actions, Int32(descriptor)) }
+  var argv: [UnsafeMutablePointer<CChar>?] = ([path] + arguments).map { strdup($0) } + [nil]
+  defer { argv.forEach { free($0) } }
+  var pid: pid_t = 0
+  return posix_spawn(&pid, path, &actions, nil, &argv, environ) == 0 ? pid : nil
 }
 
 private func loopbackAddress(_ port: UInt16) -> sockaddr_in {
