@@ -23,7 +23,7 @@ public func text(
       fields.append(("  \(step.step)\(host)", durationText(step.seconds)))
     }
   }
-  if let next = summary.next { fields.append(("next", style.cyan(printable(next)))) }
+  if let next = summary.next, next != summary.problem?.remedy { fields.append(("next", style.cyan(printable(next)))) }
   let width = fields.map { columns(of: $0.0) }.max() ?? 0
   for (name, value) in fields { out += "  \(style.dim(padded(name, to: width)))  \(value)\n" }
   return out
