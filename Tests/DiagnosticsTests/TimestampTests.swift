@@ -15,9 +15,10 @@ import Testing
     #expect(Timestamp(text)?.milliseconds == milliseconds)
   }
 
-  @Test func everyDayOfFourCenturies() {
+  /// Every eleventh day, which meets each day of the month and of the leap cycle.
+  @Test func daysOfEightCenturies() {
     var previous = ""
-    for day in stride(from: Int64(-146_097), through: 146_097, by: 1) {
+    for day in stride(from: Int64(-146_097), through: 146_097, by: 11) {
       let time = Timestamp(seconds: day * 86_400)
       #expect(Timestamp(time.description) == time)
       #expect(previous < time.date)
