@@ -138,7 +138,7 @@ gate_ask() {
   # The end of its stdin ends the one who asks; the client is ended here, in case that it hangs.
   exec 7>&- 6<&-
   kill "$gate_helper" 2>/dev/null || : # it has ended by itself
-  wait "$gate_helper" && gate_rc=0 || gate_rc=$?
+  { wait "$gate_helper" && gate_rc=0 || gate_rc=$?; } 2>/dev/null # the shell tells that it was terminated
   [ -z "$gate_verdict" ] || return 0
   if gate_late; then
     gate_timeout

@@ -49,11 +49,13 @@ database_container() {
 }
 
 # read_revision RELEASE: prints the schema's revision, empty at base. Alembic's own table answers in a tenth of the time that a container of
-# the application takes; where it isn't found, and for every other tool, the step's own command is asked.
+# the application takes, and a database without a table is at base; where it isn't found among others, and for every other tool, the step's own command is asked.
 read_revision() {
   if [ "$TOOL" = alembic ] && database_container; then
     alembic_table=$(sql "$database" "$DB_NAME" <<'SQL'
-select 'found' where to_regclass('public.alembic_version') is not null;
+select 'found' where to_regclass('public.alembic_version') is not null
+  or not exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace
+    where c.relkind = 'r' and n.nspname !~ '^pg_' and n.nspname <> 'information_schema');
 select 'select version_num from public.alembic_version order by 1' where to_regclass('public.alembic_version') is not null
 \gexec
 SQL

@@ -46,7 +46,7 @@ remove_containers_of() {
 # the deployment either); a fact says when. Never a failure: whether the host is well is judged afterwards, by check.sh.
 await_release() {
   patience=60000
-  if [ "$(cat "$ORCH_DEPLOYMENT/baseline" 2>/dev/null)" = unhealthy ]; then patience=10000; fi
+  if grep -q '^"healthy":false$' "$ORCH_DEPLOYMENT"/[0-9]*-*/facts 2>/dev/null; then patience=10000; fi # preflight's fact
   looks=$(release_gates "$1" "$patience") && rc=0 || rc=$?
   [ -z "$looks" ] || say "$looks"
   if [ "$rc" = 0 ]; then fact undone_healthy_ms "$(now_ms)"; fi

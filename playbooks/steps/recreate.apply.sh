@@ -33,11 +33,12 @@ done <"$ORCH_STEP/before"
 : | write_atomically "$ORCH_DEPLOYMENT/started-new"
 
 # While Compose stops the old containers, the new ones, which it has made before, lose their restart policy: those of a
-# release that isn't committed don't come back by themselves. What it was is kept for the commit.
+# release that isn't committed don't come back by themselves. What it was is kept for the commit. Compose's last act is to give
+# a new container the old one's name; it is started then, before Compose itself has ended.
 mkfifo "$ORCH_STEP/events"
 since=$(date +%s.%N)
 docker events --since "$since" --filter "label=com.docker.compose.project=$ORCH_PROJECT" --filter type=container \
-  --filter event=create --filter event=die \
+  --filter event=create --filter event=die --filter event=rename \
   --format '{{.Action}} {{.ID}} {{.TimeNano}} {{index .Actor.Attributes "com.docker.compose.service"}} {{index .Actor.Attributes "com.docker.compose.oneoff"}}' \
   >"$ORCH_STEP/events" &
 events=$!
@@ -54,6 +55,7 @@ while read -r action id nano service one_off; do
   [ "$one_off" = False ] || continue
   case $action in
   create) tame "$id" ;;
+  rename) ! grep -q "^$id " "$ORCH_STEP/policies" || docker start "$id" >/dev/null || : ;; # tried again below, where it counts
   die) printf '%s %s %s\n' "$id" "$service" "${nano%??????}" >>"$ORCH_STEP/died" ;;
   esac
 done <"$ORCH_STEP/events" &
