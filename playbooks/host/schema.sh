@@ -51,7 +51,8 @@ database_container() {
 # read_revision RELEASE: prints the schema's revision, empty at base. Alembic's own table answers in a tenth of the time that a container of
 # the application takes, and a database without a table is at base; where it isn't found among others, and for every other tool, the step's own command is asked.
 read_revision() {
-  if [ "$TOOL" = alembic ] && database_container; then
+  if [ "$TOOL" = alembic ] && [ -n "$DB_SERVICE" ]; then
+    database_container || return 1
     alembic_table=$(sql "$database" "$DB_NAME" <<'SQL'
 select 'found' where to_regclass('public.alembic_version') is not null
   or not exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace

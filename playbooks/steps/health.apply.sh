@@ -27,7 +27,8 @@ fi
 say "$SERVICE is healthy: $last_answer"
 # A release keeps the gates that it has passed: by them it is judged from now on.
 mkdir -p "$ORCH_RELEASE/gates"
-keep_gate | write_atomically "$ORCH_RELEASE/gates/${ORCH_STEP##*/}"
+step=${ORCH_STEP##*/}
+keep_gate | write_atomically "$ORCH_RELEASE/gates/${step#*-}"
 fact first_ok_ms "$first_ok_ms"
 fact answers "$answers"
 # How long nobody answered: from the end of the old container to the first good answer of the new one.

@@ -84,6 +84,7 @@ if [ "$rc" != 0 ]; then
 fi
 after=$(read_revision "$ORCH_N") || after=unknown
 fact after "$(json_string "$after")"
+printf '%s\n' "$after" | write_atomically "$ORCH_STEP/after"
 if [ "$rc" != 0 ]; then
   if [ "$after" = "$before" ]; then
     tell_schema "at $(or_base "$after"), as before"

@@ -7,7 +7,7 @@ set -eu
 . "$ORCH_BUNDLE/containers.sh"
 # shellcheck source=playbooks/host/schema.sh
 . "$ORCH_BUNDLE/schema.sh"
-SERVICE='' UP='' REVISION='' DOWN='' TOOL='' POLICY=compatible TIMEOUT=600 LOCK_TIMEOUT=5000 DB_SERVICE='' DB_NAME='' DB_USER='' VERSION='' FROM=''
+SERVICE='' UP='' REVISION='' DOWN='' TOOL='' POLICY=compatible TIMEOUT=600 LOCK_TIMEOUT=5000 DB_SERVICE='' DB_NAME='' DB_USER='' FROM=''
 TARGET='' ACCEPT_DATA_LOSS=0
 # shellcheck source=/dev/null
 . "$ORCH_STEP/params"
@@ -56,19 +56,26 @@ SQL
   exit 0
 fi
 
-now=$(read_revision "$ORCH_N") || die "The schema's revision can't be read."
+if [ "$POLICY" = compatible ] && [ -f "$ORCH_STEP/after" ]; then
+  now=$(cat "$ORCH_STEP/after") # it stays there, whatever it is
+else
+  now=$(read_revision "$ORCH_N") || now=unknown
+fi
 # What the new version has written is lost by going back: the host doesn't decide that by itself.
 careful=0
 if [ -f "$ORCH_DEPLOYMENT/started-new" ] && [ "$ACCEPT_DATA_LOSS" != 1 ]; then careful=1; fi
 case $POLICY in
 compatible)
-  if [ "$now" = "$before" ]; then
+  if [ "$now" = unknown ]; then
+    tell_schema "as the migration left it (before: $(or_base "$before")); the database doesn't run"
+  elif [ "$now" = "$before" ]; then
     tell_schema "at $(or_base "$now"), as before"
   else
     tell_schema "stays at $(or_base "$now") (before: $(or_base "$before")); ${FROM:-the older version} runs on it"
   fi
   ;;
 down)
+  [ "$now" != unknown ] || die "The schema's revision can't be read."
   if [ "$now" != "$before" ]; then
     [ -n "$DOWN" ] || die "The release has no down command; the schema is at $(or_base "$now")."
     if [ "$careful" = 1 ] && down_drops "$ORCH_N" "$now" "$before"; then
