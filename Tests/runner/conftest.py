@@ -53,6 +53,15 @@ def step(directory, apply="", undo=None, *, meta="", files=(), params="", **sett
     return {f"{directory}/{name}": (0o600, text.encode()) for name, text in content.items()}
 
 
+def bundle():
+    """The scripts as a tar, and its name."""
+    files = {path.name: (0o600, path.read_bytes()) for path in HOST.iterdir() if path.name != "stub.sh"}
+    files["steps/linked.apply.sh"] = (0o600, b'set -eu\necho linked >>"$ORCH_OPT/trace"\n')
+    files["steps/linked.undo.sh"] = (0o600, b'set -eu\necho unlinked >>"$ORCH_OPT/trace"\n')
+    content = tar(files)
+    return content, hashlib.sha256(content).hexdigest()[:16]
+
+
 RELEASE = 'mkdir -p "$ORCH_RELEASE"; echo "$ORCH_N" >"$ORCH_RELEASE/number"'
 NO_RELEASE = 'rm -rf "$ORCH_RELEASE"'
 
@@ -79,9 +88,7 @@ class Client:
         self.host = host
         self.replies, self.log, self.change = [], b"", threading.Condition()
         self.n = None
-        self.process = subprocess.Popen(
-            [host.path("sh"), "-c", (HOST / "stub.sh").read_text(), "orchestrate", host.bundle_name, host.project], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env=host.environment, cwd="/", bufsize=0, **IDS)
+        self.process = host.start("-c", (HOST / "stub.sh").read_text(), "orchestrate", host.bundle_name, host.project)
         self.threads = [threading.Thread(target=reader, daemon=True) for reader in (self._read_replies, self._read_log)]
         line = self._line()
         if line == b"N\n":
@@ -224,12 +231,14 @@ class Host:
         self.environment = dict(
             PATH=f"{self.bin}:/usr/sbin:/usr/bin:/sbin:/bin", HOME="/nonexistent", ORCHESTRATE_STATE=str(self.base),
             ORCHESTRATE_OPT=str(self.opt_base))
-        files = {path.name: (0o600, path.read_bytes()) for path in HOST.iterdir() if path.name != "stub.sh"}
-        files["steps/linked.apply.sh"] = (0o600, b'set -eu\necho linked >>"$ORCH_OPT/trace"\n')
-        files["steps/linked.undo.sh"] = (0o600, b'set -eu\necho unlinked >>"$ORCH_OPT/trace"\n')
-        self.bundle = tar(files)
-        self.bundle_name = hashlib.sha256(self.bundle).hexdigest()[:16]
+        self.bundle, self.bundle_name = bundle()
         self.clients = []
+
+    def start(self, *arguments):
+        """The shell under test with these arguments, over pipes."""
+        return subprocess.Popen(
+            [self.path("sh"), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=self.environment, cwd="/", bufsize=0, **IDS)
 
     def path(self, tool):
         return str(self.bin / tool)
