@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 """The step scripts as they are, in a deployment made by hand: on this machine with a scripted docker, or on a droplet (marker `sandbox`)."""
 import json
 import os
@@ -183,7 +182,3 @@ def local(request, tmp_path):
     machine.images = tmp_path / "images"
     machine.images.write_text("")
     return machine
-=======
-def pytest_configure(config):
-    config.addinivalue_line("markers", "sandbox: needs a sandbox droplet (script/sandbox up)")
->>>>>>> 380077c (Steps on a droplet: killed in the middle, undone twice; what a gate expects, in both shells)
