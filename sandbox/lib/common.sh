@@ -80,9 +80,10 @@ recorded_port() {
 
 # need_packages PACKAGE...: installs what is missing; silent and quick when all is there.
 need_packages() {
-  local missing=() package
+  local missing=() package installed
+  installed=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n' | sed -n 's/^installed //p')
   for package in "$@"; do
-    [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || :)" = installed ] || missing+=("$package")
+    grep -qxF "$package" <<<"$installed" || missing+=("$package")
   done
   [ ${#missing[@]} -gt 0 ] || return 0
   say "installing ${missing[*]}"

@@ -27,21 +27,23 @@ engine_need() { engine_find || fail "no engine runs; start it with: script/sandb
 engine_own_pid() {
   local pid
   pid=$(cat "$STATE/dockerd.pid" 2>/dev/null || :)
-  [ -n "$pid" ] && tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -qF -- "--data-root $STATE/docker " || return 1
+  [ -n "$pid" ] && process_is "$pid" "--data-root $STATE/docker " || return 1
   printf '%s\n' "$pid"
 }
 
+# A zombie has no command line: a machine whose first process doesn't reap keeps them for ever, and their pids with them.
+process_is() { tr '\0' ' ' 2>/dev/null <"/proc/$1/cmdline" | grep -qF -- "$2"; }
+
 engine_start() {
   local pid waited=0 containerd=$STATE/exec/containerd/containerd.pid
-  need_packages docker.io iptables debootstrap e2fsprogs openssh-client openssl python3-minimal ca-certificates \
-    util-linux iproute2 procps
+  need_packages docker.io iptables iproute2 procps
   if pid=$(engine_own_pid); then
     say "our dockerd ($pid) does not answer: ending it"
     engine_stop
   fi
   rm -f "$STATE/dockerd.pid" "$STATE/docker.sock"
-  # A reused pid in containerd's pid file makes dockerd wait for a containerd that isn't there.
-  if [ -s "$containerd" ] && [ "$(cat "/proc/$(cat "$containerd")/comm" 2>/dev/null || :)" != containerd ]; then
+  # A pid in containerd's pid file that isn't it any more makes dockerd wait for a containerd that isn't there.
+  if [ -s "$containerd" ] && ! process_is "$(cat "$containerd")" "$STATE/exec/"; then
     rm -f "$containerd"
   fi
   if [ ! -e "$STATE/machine-before" ]; then
@@ -78,14 +80,14 @@ engine_stop() {
   containerd=$(cat "$STATE/exec/containerd/containerd.pid" 2>/dev/null || printf '')
   if pid=$(engine_own_pid); then
     kill -TERM "$pid"
-    while [ -e "/proc/$pid" ] && [ "$waited" -lt 150 ]; do
+    while process_is "$pid" dockerd && [ "$waited" -lt 150 ]; do
       waited=$((waited + 1))
       sleep 0.1
     done
-    [ ! -e "/proc/$pid" ] || kill -KILL "$pid"
+    if process_is "$pid" dockerd; then kill -KILL "$pid"; fi
   fi
   # It outlives a dockerd that was killed.
-  if [ -n "$containerd" ] && tr '\0' ' ' 2>/dev/null <"/proc/$containerd/cmdline" | grep -qF "$STATE/exec/"; then
+  if [ -n "$containerd" ] && process_is "$containerd" "$STATE/exec/"; then
     kill -KILL "$containerd"
   fi
   rm -f "$STATE/dockerd.pid" "$STATE/docker.sock"

@@ -61,9 +61,7 @@ registry_up() {
   mkdir -p "$dir/data" "$dir/auth"
   chmod 700 "$dir"
   [ -s "$dir/password" ] || openssl rand -hex 16 | write_file "$dir/password" 600
-  # htpasswd wants bcrypt; Debian 13's python has no bcrypt and its crypt is gone: apache2-utils brings the tool.
   if [ ! -s "$dir/auth/htpasswd" ]; then
-    need_packages apache2-utils
     htpasswd -niB deploy <"$dir/password" | sed '/^$/d' | write_file "$dir/auth/htpasswd" 644
   fi
   install -D -m 755 "$ROOT/sandbox/delay-proxy" "$STATE/services/delay-proxy"
@@ -138,6 +136,7 @@ sandbox_up() {
 }
 
 sandbox_core() {
+  need_packages debootstrap e2fsprogs mount openssh-client openssl apache2-utils python3-minimal ca-certificates
   engine_up
   ssh_keys
   network_up
