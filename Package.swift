@@ -116,7 +116,8 @@ let package = Package(
       providers: [.apt(["libcurl4-openssl-dev"]), .brew(["curl"])]),
 
     tests("DiagnosticsTests", ["Diagnostics"]),
-    tests("InventoryTests", ["Inventory", "ConfigSource", "Diagnostics"]),
+    tests(
+      "InventoryTests", ["Inventory", "ConfigSource", "Diagnostics"], resources: [.copy("Malformed")]),
     tests("SSHTests", ["SSH", "Diagnostics"]),
     tests("CryptoTests", ["Crypto"]),
     tests("HTTPTests", ["HTTP"]),

@@ -27,6 +27,8 @@ public final class DiagnosticCollector {
     if !found.contains(diagnostic) { found.append(diagnostic) }
   }
 
+  public var count: Int { found.count }
+
   public var hasErrors: Bool { found.contains { $0.severity == .error } }
 
   /// In the order of the files, then of the lines; those without a place come first.

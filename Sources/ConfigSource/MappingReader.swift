@@ -39,7 +39,7 @@ public struct MappingReader {
     for key in table.keys where key.isRequired && (entries[key.name] == nil) {
       diagnostics.error(
         at: node.location, "`\(path.isEmpty ? key.name : path + "." + key.name)` is missing",
-        help: "expected \(key.type)")
+        help: "expected: \(key.type)")
     }
   }
 

@@ -245,6 +245,12 @@ extension YAMLParser {
         "`,` or `}` is expected here",
         holdsVariable ? "put text with ${…} into quotes" : "is a quote or bracket missing?"
       )
+    case "did not find expected node content", "did not find expected <document start>":
+      return ("a value is expected here", "is a bracket above not closed?")
+    case "block sequence entries are not allowed in this context":
+      return ("a list element (`- `) isn't expected here", "check the indentation")
+    case "mapping keys are not allowed in this context":
+      return ("a key isn't expected here", "check the indentation")
     case "found undefined alias":
       return ("the alias `*…` has no anchor", "text that begins with * needs quotes")
     case "found unknown escape character":

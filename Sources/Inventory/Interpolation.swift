@@ -9,6 +9,8 @@ struct Interpolation {
   var values: [String: String]
   /// Known names that have no value here, with the reason.
   var unavailable: [String: String] = [:]
+  /// The inventory couldn't be read: an unknown name is no fault of the playbook.
+  var isLenient = false
   let diagnostics: DiagnosticCollector
 
   /// - Parameter keep: a name that is left as it is, for others to fill in.
@@ -64,6 +66,7 @@ struct Interpolation {
   private func value(of name: String, at place: SourceLocation, keep: String?) -> String? {
     if name == keep { return "${\(name)}" }
     if let value = values[name] { return value }
+    if isLenient, Names.isVariable(name), name != "revision" { return nil }
     if let reason = unavailable[name] {
       diagnostics.error(at: place, "`${\(name)}` has no value: \(reason)")
     } else if name == "revision" {

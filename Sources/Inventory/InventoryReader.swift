@@ -59,9 +59,18 @@ struct InventoryReader {
   let root: String
   let files: FileSource
   let diagnostics: DiagnosticCollector
+  /// False: `vars` has faults, so that a name may be missing that the user did define.
+  private(set) var varsAreComplete = true
+
+  init(environment: String, root: String, files: FileSource, diagnostics: DiagnosticCollector) {
+    self.environment = environment
+    self.root = root
+    self.files = files
+    self.diagnostics = diagnostics
+  }
 
   /// Nil only if there is nothing that could be read.
-  func read(_ node: YAMLNode) -> Inventory? {
+  mutating func read(_ node: YAMLNode) -> Inventory? {
     guard let top = MappingReader(node, InventorySchema.inventory, path: "", diagnostics: diagnostics) else {
       return nil
     }
@@ -74,7 +83,9 @@ struct InventoryReader {
     inventory.env = env(top)
     inventory.secrets = top.string("secrets", "a path")
     inventory.services = services(top)
+    let before = diagnostics.count
     inventory.vars = vars(top)
+    varsAreComplete = diagnostics.count == before
     inventory.registry = registry(top)
     checkCompose(inventory.compose, top)
     return inventory
@@ -130,14 +141,14 @@ struct InventoryReader {
     guard let address = reader.string("address", "an address or a host name") else { return nil }
     if Names.isAddress(address) { return address }
     var help: String?
-    if let at = address.firstIndex(of: "@") {
+    if address.contains("://") {
+      help = "the host alone, without a scheme"
+    } else if let at = address.firstIndex(of: "@") {
       help = "write user: \(address[..<at]) and address: \(address[address.index(after: at)...])"
-    } else if let colon = address.lastIndex(of: ":"), Names.isAddress(String(address[..<colon])) {
-      help = "write address: \(address[..<colon]) and port: \(address[address.index(after: colon)...])"
     } else if address.hasPrefix("[") {
       help = "an IPv6 address stands in quotes, without brackets"
-    } else if address.contains("://") {
-      help = "the host alone, without a scheme"
+    } else if let colon = address.lastIndex(of: ":"), Names.isAddress(String(address[..<colon])) {
+      help = "write address: \(address[..<colon]) and port: \(address[address.index(after: colon)...])"
     }
     reader.error("address", "`\(address)` is neither an IP address nor a host name", help: help)
     return nil

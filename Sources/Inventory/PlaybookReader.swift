@@ -18,9 +18,11 @@ struct PlaybookReader {
     }
     var playbook = Playbook(name: name, watch: top.duration("watch"), steps: [])
     guard let nodes = top.sequence("steps", of: "steps", allowEmpty: false) else { return nil }
-    playbook.steps = named(nodes.compactMap(step))
+    let drafts = nodes.compactMap(step)
+    playbook.steps = named(drafts)
     PlaybookRules(
-      playbook: playbook, watchPlace: top.place("watch"), stepsPlace: top.place("steps"), diagnostics: diagnostics
+      playbook: playbook, isComplete: drafts.count == nodes.count, watchPlace: top.place("watch"),
+      stepsPlace: top.place("steps"), diagnostics: diagnostics
     ).check()
     return playbook
   }
@@ -97,11 +99,14 @@ struct PlaybookReader {
   }
 
   private func draft(_ kind: StepKindName, _ node: YAMLNode, at location: SourceLocation) -> Draft? {
-    let table = PlaybookSchema.keys(of: kind)
-    guard
-      let reader = MappingReader(
-        node, table, path: kind.rawValue, extra: PlaybookSchema.common.names, diagnostics: diagnostics)
-    else { return nil }
+    let table = PlaybookSchema.keys(of: kind), extra = PlaybookSchema.common.names
+    var reader = MappingReader(node, table, path: kind.rawValue, extra: extra, diagnostics: diagnostics)
+    if reader == nil {
+      // The step counts all the same, so that nobody is told that it's missing.
+      let nothing = YAMLNode(.mapping([]), at: node.location)
+      reader = MappingReader(nothing, table, path: kind.rawValue, extra: extra, diagnostics: DiagnosticCollector())
+    }
+    guard let reader else { return nil }
     let decoder = StepDecoder(reader: reader, playbook: name, at: location, root: root, files: files)
     return Draft(
       name: stepName(reader), role: role(reader), settings: decoder.settings(of: kind), location: location,

@@ -4,6 +4,8 @@ import Diagnostics
 /// What has to hold between the steps of a playbook (docs/playbooks.md, "Order").
 struct PlaybookRules {
   let playbook: Playbook
+  /// False: some steps couldn't be read, so that nothing can be said to be missing.
+  let isComplete: Bool
   let watchPlace: SourceLocation
   let stepsPlace: SourceLocation
   let diagnostics: DiagnosticCollector
@@ -43,6 +45,7 @@ struct PlaybookRules {
 
   private func checkCommit() {
     guard let index = playbook.steps.firstIndex(where: { $0.kind == .commit }) else {
+      guard isComplete else { return }
       if ["deploy", "rollback"].contains(playbook.name) {
         diagnostics.error(
           at: stepsPlace, "the playbook \(playbook.name) has no `commit` step",
@@ -54,12 +57,12 @@ struct PlaybookRules {
       return
     }
     let commit = playbook.steps[index]
-    if !playbook.steps[..<index].contains(where: { $0.kind == .health }) {
+    if isComplete, !playbook.steps[..<index].contains(where: { $0.kind == .health }) {
       diagnostics.error(
         at: commit.location, "`commit` without a health gate before it",
         help: "add a health step between recreate and commit")
     }
-    if !playbook.steps[..<index].contains(where: { $0.kind == .release }) {
+    if isComplete, !playbook.steps[..<index].contains(where: { $0.kind == .release }) {
       diagnostics.error(
         at: commit.location, "`commit` without a `release` step: there is nothing to commit",
         help: "add - release near the beginning")
@@ -85,7 +88,7 @@ struct PlaybookRules {
           "`watch` can't go together with `rollback: restore`: going back by itself would lose what was written since",
           help: "remove watch, or choose the policy compatible or down")
       }
-      if !playbook.steps[..<index].contains(where: { $0.kind == .backup }) {
+      if isComplete, !playbook.steps[..<index].contains(where: { $0.kind == .backup }) {
         diagnostics.error(
           at: step.location, "`rollback: restore` needs a restore point", help: "add a backup step before migrate")
       }

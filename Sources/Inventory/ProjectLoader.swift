@@ -32,7 +32,7 @@ public struct LoadedProject: Sendable {
 /// The door to a project's configuration.
 ///
 /// ```swift
-/// let loader = ProjectLoader(files: .disk, startDirectory: "/home/ada/bot/src")
+/// let loader = ProjectLoader(startDirectory: "/home/ada/bot/src")
 /// let loaded = try loader.load(
 ///   environment: "prod", playbook: "deploy", builtin: ["deploy": deployText, "rollback": rollbackText],
 ///   version: "v1.1.0", set: ["workers": "4"])
@@ -78,7 +78,7 @@ public struct ProjectLoader: Sendable {
   ) {
     let diagnostics = DiagnosticCollector()
     let project = try project()
-    let inventory = try inventory(chosen(environment, of: project, diagnostics), of: project, diagnostics)
+    let inventory = try self.inventory(chosen(environment, of: project, diagnostics), of: project, diagnostics).inventory
     try diagnostics.throwIfErrors()
     guard let inventory else { throw ConfigurationError(diagnostics.diagnostics) }
     return (project, inventory, diagnostics.warnings)
@@ -97,19 +97,19 @@ public struct ProjectLoader: Sendable {
   ) throws -> LoadedProject {
     let diagnostics = DiagnosticCollector()
     let project = try project()
-    let inventory = try inventory(chosen(environment, of: project, diagnostics), of: project, diagnostics)
+    let name = try chosen(environment, of: project, diagnostics)
+    let (inventory, varsAreComplete) = self.inventory(name, of: project, diagnostics)
     var interpolation = Interpolation(values: inventory?.vars ?? [:], diagnostics: diagnostics)
-    // Without an inventory nobody knows which names there are.
-    guard let inventory else { throw ConfigurationError(diagnostics.diagnostics) }
+    interpolation.isLenient = !varsAreComplete
     check(set, diagnostics)
     interpolation.values.merge(set) { _, new in new }
-    interpolation.values["environment"] = inventory.environment
-    interpolation.values["app"] = inventory.app
-    interpolation.values["project"] = inventory.project
+    interpolation.values["environment"] = name
+    interpolation.values["app"] = inventory?.app
+    interpolation.values["project"] = inventory?.project
     interpolation.values["version"] = version
     if version == nil { interpolation.unavailable["version"] = "this command has no version" }
 
-    let source = try self.source(ofPlaybook: playbook, builtin: builtin, project, diagnostics)
+    let source = self.source(ofPlaybook: playbook, builtin: builtin, project, diagnostics)
     var decoded: Playbook?
     if let source, let node = YAMLParser.parse(source, diagnostics: diagnostics) {
       let reader = PlaybookReader(
@@ -121,9 +121,9 @@ public struct ProjectLoader: Sendable {
         diagnostics.warning(at: nil, "--set \(name): the playbook \(playbook) has no `${\(name)}`")
       }
     }
-    let template = template(of: inventory, project, diagnostics)
+    let template = inventory.flatMap { self.template(of: $0, project, diagnostics) }
     try diagnostics.throwIfErrors()
-    guard let decoded, let source else { throw ConfigurationError(diagnostics.diagnostics) }
+    guard let inventory, let decoded, let source else { throw ConfigurationError(diagnostics.diagnostics) }
     return LoadedProject(
       project: project, inventory: inventory, playbook: decoded, playbookText: source.text, template: template,
       warnings: diagnostics.warnings)
@@ -197,17 +197,21 @@ public struct ProjectLoader: Sendable {
 
   // MARK: Files
 
-  private func inventory(_ name: String, of project: Project, _ diagnostics: DiagnosticCollector) throws -> Inventory? {
+  private func inventory(
+    _ name: String, of project: Project, _ diagnostics: DiagnosticCollector
+  ) -> (inventory: Inventory?, varsAreComplete: Bool) {
     guard let source = source("inventories/\(name).yml", project, diagnostics),
       let node = YAMLParser.parse(source, diagnostics: diagnostics)
-    else { return nil }
-    return InventoryReader(environment: name, root: project.root, files: files, diagnostics: diagnostics).read(node)
+    else { return (nil, false) }
+    var reader = InventoryReader(environment: name, root: project.root, files: files, diagnostics: diagnostics)
+    guard let inventory = reader.read(node) else { return (nil, false) }
+    return (inventory, reader.varsAreComplete)
   }
 
   /// The project's own playbook, else the built-in one.
   private func source(
     ofPlaybook name: String, builtin: [String: String], _ project: Project, _ diagnostics: DiagnosticCollector
-  ) throws -> SourceText? {
+  ) -> SourceText? {
     if project.playbooks.contains(name) { return source("playbooks/\(name).yml", project, diagnostics) }
     if let text = builtin[name] { return SourceText(file: "<built-in \(name).yml>", text: text) }
     let known = Set(project.playbooks).union(builtin.keys).sorted()
