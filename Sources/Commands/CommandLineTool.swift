@@ -1,3 +1,77 @@
+internal import ArgumentParser
+internal import Diagnostics
+internal import Engine
+internal import Inventory
+internal import Views
+
+#if canImport(Glibc)
+  internal import Glibc
+#elseif canImport(Darwin)
+  internal import Darwin
+#endif
+
+/// The tool itself: parses, runs one verb, and maps what was thrown to the exit statuses of the contract.
 public enum CommandLineTool {
-  public static func run() async {}
+  public static func run() async {
+    signal(SIGPIPE, SIG_IGN)
+    let status = await run(arguments: Array(CommandLine.arguments.dropFirst()))
+    exitProcess(status)
+  }
+
+  /// Parses real arguments and runs them in the current context. Nothing is thrown: an error is shown and becomes a status.
+  static func run(arguments: [String]) async -> Int32 {
+    let context = CommandContext.current
+    do {
+      var command = try Orchestrate.parseAsRoot(arguments)
+      if var asynchronous = command as? any AsyncParsableCommand {
+        try await asynchronous.run()
+      } else {
+        try command.run()
+      }
+      return 0
+    } catch let error as ConfigurationError {
+      context.narrate(text(of: error.diagnostics, style: context.errorStyle, source: sourceLines))
+      return ExitStatus.configuration.rawValue
+    } catch let error as OrchestrateError {
+      context.narrate(text(of: error, style: context.errorStyle))
+      return ExitStatus(error.code).rawValue
+    } catch let code as ExitCode {
+      return code.rawValue
+    } catch {
+      let message = Orchestrate.fullMessage(for: error)
+      let status = Orchestrate.exitCode(for: error).rawValue
+      if status == 0 { context.payload(message + "\n") } else { context.narrate(message + "\n") }
+      return status
+    }
+  }
 }
+
+/// The lines of one of the user's files, for the excerpt below a diagnostic.
+@Sendable private func sourceLines(_ path: String) -> [String]? {
+  guard let bytes = try? FileSource.disk.read(path) else { return nil }
+  return String(decoding: bytes, as: UTF8.self).split(omittingEmptySubsequences: false, whereSeparator: \.isNewline).map(String.init)
+}
+
+/// Ends the process at once, after what was written has left it.
+func exitProcess(_ status: Int32) -> Never {
+  fflush(nil)
+  exit(status)
+}
+
+struct Orchestrate: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "orchestrate",
+    abstract: "Deploys Docker Compose services over SSH, each deploy a transaction on the host.",
+    discussion: """
+      Examples:
+        orchestrate init --app market-bot
+        orchestrate plan prod v1.4.0
+        orchestrate deploy prod v1.4.0
+        orchestrate rollback
+      """,
+    version: toolVersion,
+    subcommands: [DeployCommand.self, RollbackCommand.self, RunCommand.self])
+}
+
+/// The version of the tool, as `--version` prints it.
+let toolVersion = "0.1.0"

@@ -11,6 +11,10 @@ public protocol DeploymentClient: Sendable {
   ///   - host: text of the running release's env file.
   ///   - generated: text of the values that the host keeps for good (generated.env).
   func resolveEnv(host: String?, generated: String?, current: Release?) throws -> ResolvedEnv?
+  /// The password for the image registry; nil: the inventory names none. Throws `ConfigurationError` where it has no value.
+  func registryPassword() throws -> Secret?
+  /// Milliseconds since the epoch, UTC.
+  func now() -> Int64
   /// Reads a playbook that a release on the host brought along.
   func playbook(text: String, name: String) throws -> Playbook
   /// Asks a person; nil: nobody can be asked here.
@@ -26,13 +30,10 @@ public protocol DeploymentClient: Sendable {
 
 public struct ResolvedEnv: Sendable, Equatable {
   public var values: [ResolvedValue]
-  /// The file's text as Compose reads it.
-  public var text: String
   /// Values that were generated now, by name: kept on the host for good before their first use.
   public var generated: [String: Secret]
-  public init(values: [ResolvedValue], text: String, generated: [String: Secret]) {
+  public init(values: [ResolvedValue], generated: [String: Secret]) {
     self.values = values
-    self.text = text
     self.generated = generated
   }
 }

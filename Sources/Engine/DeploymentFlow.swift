@@ -16,7 +16,7 @@ extension DeploymentRun {
 
   private func deploy() async throws {
     try preparation.resolveEnv(client)
-    if let secrets = preparation.secrets { emit(.secrets(secrets)) }
+    emit(.secrets(preparation.secrets))
     let steps = kept(request.playbook.steps)
 
     let first = try preparation.describing(steps, catalog: catalog)

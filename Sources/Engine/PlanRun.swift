@@ -42,7 +42,7 @@ public struct PlanRun: Sendable {
     var preparation = Preparation(request: request, host: host, version: version, sha256: sha256)
     preparation.take(try await Preparation.hostState(attachment, paths: preparation.paths, host: host))
     try preparation.resolveEnv(client)
-    if let secrets = preparation.secrets { emit(.secrets(secrets)) }
+    emit(.secrets(preparation.secrets))
     let steps = request.playbook.steps.filter { !request.options.skip.contains($0.name) }
 
     let first = try preparation.describing(steps, catalog: catalog)

@@ -57,14 +57,15 @@ struct Preparation: Sendable {
   mutating func resolveEnv(_ client: any DeploymentClient) throws {
     let resolved = try client.resolveEnv(host: hostEnv, generated: generatedEnv, current: context.current)
     context.env = resolved?.values
-    context.envText = resolved?.text
+    context.registryPassword = try client.registryPassword()
+    context.now = client.now()
     context.generated = resolved?.generated ?? [:]
   }
 
-  /// Values that no view may show; nil: there are none.
-  var secrets: [Secret]? {
-    guard let env = context.env else { return nil }
-    return env.filter(\.isSecret).map { Secret($0.value) } + context.generated.values
+  /// Values that no view may show.
+  var secrets: [Secret] {
+    let all = (context.env ?? []).filter(\.isSecret).map { Secret($0.value) } + Array(context.generated.values)
+    return all + [context.registryPassword].compactMap { $0 }
   }
 
   /// The preparing steps but pull: after them the configuration is known.

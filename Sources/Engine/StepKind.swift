@@ -86,8 +86,7 @@ public struct StepContext: Sendable {
   public var images: [String: Release.Image]
   /// Env values for the release by name (secret or not), in the template's order; nil: no template.
   public var env: [ResolvedValue]?
-  /// The env file's text; and the values in it that were generated for this deployment.
-  public var envText: String?
+  /// The values in it that were generated for this deployment.
   public var generated: [String: Secret]
   /// Facts that steps of this deployment have reported so far: step name → key → value.
   public var reported: [String: [String: JSONValue]]

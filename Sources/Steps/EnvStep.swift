@@ -25,7 +25,7 @@ public struct EnvStep: StepKind {
     var files: [StepPayload.File] = []
     let values = context.env ?? []
     if context.env != nil {
-      let text = try context.envText ?? envFile(values.map { ($0.name, $0.value) })
+      let text = try envFile(values.map { ($0.name, $0.value) })
       files.append(StepPayload.File("env", bytes: Array(text.utf8)))
     }
     if !context.generated.isEmpty {

@@ -239,6 +239,8 @@ struct ScriptedClient: DeploymentClient {
     return attachment
   }
   func resolveEnv(host: String?, generated: String?, current: Release?) throws -> ResolvedEnv? { env }
+  func registryPassword() throws -> Secret? { nil }
+  func now() -> Int64 { 0 }
   func playbook(text: String, name: String) throws -> Playbook { Playbook(name: name, steps: try Fixtures.steps(text)) }
   func ask(_ question: DeploymentQuestion) async -> String? { answer }
   func perform(_ step: StepSpec, context: StepContext) async -> ClientStepResult { clientStep }

@@ -1,0 +1,31 @@
+internal import ArgumentParser
+internal import Diagnostics
+internal import Engine
+internal import Inventory
+internal import Views
+
+struct AttachCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "attach",
+    abstract: "Follow the running deployment, or show how the last one ended.",
+    discussion: """
+      Exit status: that of the deployment: 0 committed, 1 failed and nothing was changed, 3 rolled back, 4 the rollback failed.
+
+      Examples:
+        orchestrate attach prod
+      """)
+
+  @Argument(help: "The environment. Default: the only inventory, or the one with `default: true`.") var environment: String?
+  @OptionGroup var global: GlobalOptions
+
+  func run() async throws {
+    let command = try ReadingCommand(global, environment: environment)
+    let screen = DeploymentScreen(global, context: command.session.context)
+    let follower = DeploymentFollower(host: command.host.name, paths: command.paths) { screen.view.handle($0) }
+    let summary = try await command.converse { attachment in
+      try await follower.follow(attachment, inventory: command.inventory)
+    }
+    screen.end()
+    if summary.exitStatus != 0 { throw ExitCode(summary.exitStatus) }
+  }
+}

@@ -1,0 +1,95 @@
+internal import ArgumentParser
+internal import Crypto
+internal import Diagnostics
+internal import Engine
+internal import Inventory
+internal import Steps
+internal import Views
+
+/// What deploy, rollback, run, backup and prune have in common: load, connect, run, render, exit.
+struct DeploymentCommand: Sendable {
+  var global: GlobalOptions
+  var write: WriteOptions
+  var environment: String?
+  var playbook: String
+  var version: String?
+  var set: [String: String] = [:]
+  var flags: [String: String] = [:]
+  var options = DeployOptions()
+  var follow = true
+
+  func run(_ kind: DeploymentRequest.Kind) async throws {
+    let context = CommandContext.current
+    let session = ProjectSession(global, context: context)
+    let loaded = try session.load(environment: environment, playbook: playbook, version: version, set: set)
+    let host = try session.host(of: loaded.inventory)
+    try checkNames(loaded.playbook)
+    var request = DeploymentRequest(
+      kind: kind, inventory: loaded.inventory, playbook: loaded.playbook, playbookText: loaded.playbookText,
+      holder: session.holder(reason: write.reason), nonce: SecureRandom.word(16).lowercased())
+    request.options = options
+    request.projectFiles = try session.projectFiles(loaded)
+    request.lease = write.lease.duration
+    request.lockWait = write.lockWait?.duration ?? .zero
+    request.assumeYes = write.yes
+    request.isInteractive = context.isInteractive && global.format(context) != .json
+    request.detach = write.detach
+
+    let connector = HostConnector(host, inventory: loaded.inventory, projectRoot: loaded.project.root, context: context)
+    let client = LiveDeploymentClient(
+      connector: connector, session: session, loaded: loaded, flags: flags, version: version ?? "")
+    let screen = DeploymentScreen(global, context: context)
+    let view = screen.view
+    view.handle(
+      .starting(
+        DeploymentHeading(
+          command: request.command, environment: loaded.inventory.environment, app: loaded.inventory.app, to: version,
+          hosts: [host.name], steps: loaded.playbook.steps.map { .init(name: $0.name, kind: $0.kind.rawValue) })))
+    for warning in loaded.warnings { view.handle(.warning(host: nil, text: warning.message)) }
+    let run = DeploymentRun(
+      request: request, host: host.name, catalog: .standard(loaded.playbook), client: client, sha256: { SHA256.hex($0) },
+      emit: { view.handle($0) })
+    let interrupts = Interrupts { kind, count in
+      if count > 1, kind == .interrupt { leaveNow(screen: screen, environment: loaded.inventory.environment) }
+      Task { await run.interrupt(reason: reason(of: kind)) }
+    }
+    let summary = await run.run()
+    interrupts.end()
+    await connector.close()
+    screen.end()
+    if summary.exitStatus != 0 { throw ExitCode(summary.exitStatus) }
+  }
+
+  private func checkNames(_ playbook: Playbook) throws {
+    let names = playbook.steps.map(\.name)
+    for name in options.skip.sorted() {
+      guard let step = playbook.steps.first(where: { $0.name == name }) else {
+        let near = nearestName(to: name, among: names)
+        throw ValidationError("--skip \(name): the playbook has no such step" + (near.map { "; did you mean \($0)?" } ?? ""))
+      }
+      if [.preflight, .release, .commit].contains(step.kind) { throw ValidationError("--skip \(name): this step can't be skipped") }
+    }
+  }
+
+  private func reason(of kind: Interrupts.Kind) -> String {
+    switch kind {
+    case .interrupt: "interrupted by Ctrl-C"
+    case .terminate: "interrupted by SIGTERM"
+    case .hangup: "interrupted: the terminal was closed"
+    }
+  }
+}
+
+/// The second Ctrl-C: nothing is waited for; the host's lease does the rest.
+private func leaveNow(screen: DeploymentScreen, environment: String) {
+  screen.view.handle(.warning(host: nil, text: "left at once; the host undoes or finishes by itself: orchestrate attach \(environment)"))
+  screen.end()
+  exitProcess(ExitStatus.outcomeUnknown.rawValue)
+}
+
+extension SecureRandom {
+  /// Text of [A-Za-z0-9]. A machine whose random source fails can't deploy anything: the process ends.
+  static func word(_ length: Int) -> String {
+    do { return try text(length) } catch { preconditionFailure("no random numbers: \(error.message)") }
+  }
+}

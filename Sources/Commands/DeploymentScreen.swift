@@ -1,0 +1,48 @@
+internal import Diagnostics
+internal import Engine
+internal import Inventory
+internal import Views
+
+#if canImport(Glibc)
+  internal import Glibc
+#elseif canImport(Darwin)
+  internal import Darwin
+#endif
+
+/// The view of a deployment with what drives it: its clock, its ticks, the terminal's size, the secrets that it must not show.
+final class DeploymentScreen: Sendable {
+  let view: any DeploymentView
+  private let ticking: Task<Void, Never>
+
+  init(_ options: GlobalOptions, context: CommandContext) {
+    let start = ContinuousClock.now
+    let masker = Masker(
+      CommandContext.secretVariables.compactMap { context.environment[$0] }.filter { !$0.isEmpty }.map { Secret($0) })
+    let viewContext = ViewContext(
+      output: context.output, masker: masker, uptime: { Int64(start.duration(to: .now).seconds * 1000) },
+      now: { Timestamp.now() }, terminalSize: { terminalSize() }, colour: context.style.colour, verbose: options.verbose,
+      timings: options.timings)
+    let view = makeDeploymentView(
+      options.format(context), viewContext, github: context.environment["GITHUB_ACTIONS"] == "true",
+      appendSummary: { text in
+        guard let path = context.environment["GITHUB_STEP_SUMMARY"], let file = fopen(path, "a") else { return }
+        fputs(text, file)
+        fclose(file)
+      })
+    self.view = view
+    ticking = Task {
+      while !Task.isCancelled {
+        do { try await Task.sleep(for: .milliseconds(100)) } catch { return }
+        view.tick()
+      }
+    }
+  }
+
+  func end() { ticking.cancel() }
+}
+
+func terminalSize() -> (columns: Int, rows: Int) {
+  var window = winsize()
+  guard ioctl(1, UInt(TIOCGWINSZ), &window) == 0, window.ws_col > 0 else { return (80, 24) }
+  return (Int(window.ws_col), Int(window.ws_row))
+}

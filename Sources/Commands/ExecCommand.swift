@@ -1,0 +1,99 @@
+internal import ArgumentParser
+internal import Diagnostics
+internal import Inventory
+
+struct ExecCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "exec",
+    abstract: "Run a command in the running container of a service.",
+    discussion: """
+      The command's exit status is passed on; 255 stands for faults of our own.
+
+      Examples:
+        orchestrate exec prod bot -- python -m bot.report
+        orchestrate exec prod postgres -- psql -U market
+      """)
+
+  @Argument(help: "The environment.") var environment: String
+  @Argument(help: "The Compose service.") var service: String
+  @Argument(parsing: .postTerminator, help: "The command and its arguments, behind --.") var command: [String]
+  @OptionGroup var global: GlobalOptions
+
+  func validate() throws {
+    if command.isEmpty { throw ValidationError("exec needs a command behind --") }
+  }
+
+  func run() async throws {
+    let session = ProjectSession(global)
+    let loaded = try session.loader.inventory(environment: environment)
+    let host = try session.host(of: loaded.inventory)
+    try await RemoteTerminal.run(
+      on: HostConnector(host, inventory: loaded.inventory, projectRoot: loaded.project.root, context: session.context),
+      context: session.context
+    ) { terminal in
+      RemoteCommands.exec(project: loaded.inventory.project, service: service, command: command, terminal: terminal)
+    }
+  }
+}
+
+struct SSHCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "ssh",
+    abstract: "A shell on the host.",
+    discussion: """
+      The shell's exit status is passed on; 255 stands for faults of our own.
+
+      Examples:
+        orchestrate ssh prod
+        orchestrate ssh prod bot-1
+        orchestrate ssh prod -- docker ps
+      """)
+
+  @Argument(help: "The environment.") var environment: String
+  @Argument(help: "The host's name in the inventory. Default: the only one.") var hostName: String?
+  @Argument(parsing: .postTerminator, help: "A command instead of a shell, behind --.") var command: [String] = []
+  @OptionGroup var global: GlobalOptions
+
+  func run() async throws {
+    var options = global
+    options.host = hostName ?? global.host
+    let session = ProjectSession(options)
+    let loaded = try session.loader.inventory(environment: environment)
+    let host = try session.host(of: loaded.inventory)
+    try await RemoteTerminal.run(
+      on: HostConnector(host, inventory: loaded.inventory, projectRoot: loaded.project.root, context: session.context),
+      context: session.context
+    ) { _ in command.isEmpty ? nil : command.joined(separator: " ") }
+  }
+}
+
+struct LogsCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "logs",
+    abstract: "What the services wrote, replaced containers included.",
+    discussion: """
+      Examples:
+        orchestrate logs prod
+        orchestrate logs prod bot -f
+        orchestrate logs prod bot --since 10m
+      """)
+
+  @Argument(help: "The environment.") var environment: String
+  @Argument(help: "The Compose service. Default: all.") var service: String?
+  @Flag(name: [.short, .long], help: "Go on as more is written.") var follow = false
+  @Option(help: ArgumentHelp("Only what was written since, e.g. 10m.", valueName: "duration")) var since: String?
+  @Option(name: [.customShort("n"), .long], help: ArgumentHelp("Only the last lines of each container.", valueName: "count")) var tail: Int?
+  @OptionGroup var global: GlobalOptions
+
+  func run() async throws {
+    let session = ProjectSession(global)
+    let loaded = try session.loader.inventory(environment: environment)
+    let host = try session.host(of: loaded.inventory)
+    let command = RemoteCommands.logs(
+      project: loaded.inventory.project, service: service, follow: follow, since: since, lines: tail)
+    try await RemoteTerminal.stream(
+      command,
+      on: HostConnector(host, inventory: loaded.inventory, projectRoot: loaded.project.root, context: session.context),
+      context: session.context)
+  }
+}

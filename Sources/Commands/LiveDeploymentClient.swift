@@ -1,0 +1,80 @@
+internal import Crypto
+internal import Diagnostics
+internal import Engine
+internal import HTTP
+internal import Inventory
+internal import Steps
+
+/// The machine that the tool runs on, as the engine needs it.
+struct LiveDeploymentClient: DeploymentClient {
+  let connector: HostConnector
+  let session: ProjectSession
+  let loaded: LoadedProject
+  /// `--set NAME=value` for the env file.
+  var flags: [String: String] = [:]
+  var version: String
+
+  func attach() async throws -> Attachment { try await connector.attach() }
+
+  func resolveEnv(host: String?, generated: String?, current: Release?) throws -> ResolvedEnv? {
+    guard let template = loaded.template else { return nil }
+    let inventory = loaded.inventory
+    var request = EnvRequest(
+      from: inventory.env.from, builtins: ["VERSION": version], environment: inventory.environment,
+      generate: { length in SecureRandom.word(length) })
+    request.values = [
+      .flags: flags, .environment: session.context.environment, .host: EnvFile.values(of: host ?? ""),
+      .generated: EnvFile.values(of: generated ?? ""),
+    ]
+    request.defaultedOnHost = Set(current?.envDefaults ?? [])
+    request.databaseVolumeExists = current != nil
+    let resolution = try template.resolve(request)
+    var made: [String: Secret] = [:]
+    for value in resolution.values where resolution.generated.contains(value.name) { made[value.name] = Secret(value.value) }
+    return ResolvedEnv(values: resolution.values, generated: made)
+  }
+
+  func registryPassword() throws -> Secret? {
+    guard let registry = loaded.inventory.registry else { return nil }
+    guard let value = flags[registry.password] ?? session.context.environment[registry.password], !value.isEmpty else {
+      throw ConfigurationError([
+        Diagnostic(
+          at: nil, "the password of the registry \(registry.server) has no value",
+          help: "set the variable \(registry.password)")
+      ])
+    }
+    return Secret(value)
+  }
+
+  func now() -> Int64 { Timestamp.now().milliseconds }
+
+  func playbook(text: String, name: String) throws -> Playbook {
+    try session.loader.playbook(text: text, name: name, inventory: loaded.inventory)
+  }
+
+  func ask(_ question: DeploymentQuestion) async -> String? {
+    guard session.context.isInteractive else { return nil }
+    let choices = question.choices.joined(separator: "/")
+    guard let line = await session.context.readLine("\(question.text) [\(choices)] ") else { return nil }
+    let word = line.lowercased()
+    if word.isEmpty { return question.choices.first }
+    return question.choices.first { $0.hasPrefix(word) } ?? "no"
+  }
+
+  func perform(_ step: StepSpec, context: StepContext) async -> ClientStepResult {
+    guard case .health(let settings) = step.settings, case .url(let url) = settings.probe else {
+      return ClientStepResult(succeeded: false, message: "\(step.name) isn't a step of the client's")
+    }
+    return await URLGate(url: url, settings: settings).run(sleep: { try await self.sleep($0) }, uptime: uptime)
+  }
+
+  func sleep(_ duration: Duration) async throws { try await Task.sleep(for: duration) }
+
+  func uptime() -> Double {
+    let now = ContinuousClock.now
+    return Self.start.duration(to: now).seconds
+  }
+  private static let start = ContinuousClock.now
+
+  func timestamp() -> String { Timestamp.now().description }
+}

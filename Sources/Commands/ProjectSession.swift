@@ -1,0 +1,107 @@
+internal import Crypto
+internal import Diagnostics
+internal import Engine
+internal import Inventory
+internal import Playbooks
+
+#if canImport(FoundationEssentials)
+  internal import FoundationEssentials
+#else
+  internal import Foundation
+#endif
+
+/// A command's view of the project: what its files say, and which hosts are meant.
+struct ProjectSession: Sendable {
+  let context: CommandContext
+  let options: GlobalOptions
+  let loader: ProjectLoader
+
+  init(_ options: GlobalOptions, context: CommandContext = .current) {
+    self.options = options
+    self.context = context
+    var start = context.workingDirectory
+    if let project = options.project {
+      start = project.hasPrefix("/") ? project : context.workingDirectory + "/" + project
+    }
+    loader = ProjectLoader(startDirectory: start)
+  }
+
+  static let builtin: [String: String] = Dictionary(
+    uniqueKeysWithValues: Playbooks.builtin.map {
+      (String($0.path.prefix { $0 != "." }), String(decoding: $0.bytes, as: UTF8.self))
+    })
+
+  func load(environment: String?, playbook: String, version: String? = nil, set: [String: String] = [:]) throws
+    -> LoadedProject
+  {
+    try loader.load(
+      environment: environment, playbook: playbook, builtin: Self.builtin, version: version, set: set)
+  }
+
+  /// The one host that a command works on.
+  func host(of inventory: Inventory) throws -> HostEntry {
+    if let name = options.host {
+      if let host = inventory.hosts.first(where: { $0.name == name }) { return host }
+      let near = nearestName(to: name, among: inventory.hosts.map(\.name))
+      throw OrchestrateError(
+        .usage, "the inventory of \(inventory.environment) has no host \(name)",
+        remedy: near.map { "did you mean \($0)?" } ?? "its hosts are \(inventory.hosts.map(\.name).joined(separator: ", "))")
+    }
+    guard inventory.hosts.count == 1, let host = inventory.hosts.first else {
+      throw OrchestrateError(
+        .usage, "\(inventory.environment) has \(inventory.hosts.count) hosts, and this version works on one at a time",
+        remedy: "choose one with --host: \(inventory.hosts.map(\.name).joined(separator: ", "))")
+    }
+    return host
+  }
+
+  /// The files of the project that travel with a release, by path relative to the project folder.
+  func projectFiles(_ loaded: LoadedProject) throws -> [String: StepPayload.File] {
+    var wanted = [loaded.inventory.compose]
+    for step in loaded.playbook.steps {
+      switch step.settings {
+      case .release(let settings): wanted += settings.files
+      case .run(let settings): wanted += [settings.script] + [settings.undo].compactMap { $0 }
+      default: break
+      }
+    }
+    var files: [String: StepPayload.File] = [:]
+    for path in wanted { try collect(path, root: loaded.project.root, into: &files) }
+    return files
+  }
+
+  private func collect(_ path: String, root: String, into files: inout [String: StepPayload.File]) throws {
+    let relative = path.hasSuffix("/") ? String(path.dropLast()) : path
+    let full = root + "/" + relative
+    switch loader.files.kind(full) {
+    case .file:
+      let bytes: [UInt8]
+      do { bytes = try loader.files.read(full) } catch {
+        throw OrchestrateError(.configuration, "\(relative) can't be read", cause: "\(error)")
+      }
+      let mode = (try? FileManager.default.attributesOfItem(atPath: full)[.posixPermissions] as? Int) ?? 0o644
+      files[relative] = StepPayload.File(relative, mode: mode, bytes: bytes)
+    case .folder:
+      for name in try loader.files.list(full) { try collect(relative + "/" + name, root: root, into: &files) }
+    case nil:
+      throw OrchestrateError(
+        .configuration, "the project has no \(relative)", remedy: "the playbook or the inventory names it; paths are relative to \(root)")
+    }
+  }
+
+  /// Who asks, as the holder of the lock is shown to whoever is refused.
+  func holder(reason: String?) -> LockHolder {
+    let environment = context.environment
+    let user = environment["GITHUB_ACTOR"] ?? environment["USER"] ?? environment["LOGNAME"] ?? "unknown"
+    var from: String?
+    if let repository = environment["GITHUB_REPOSITORY"], let run = environment["GITHUB_RUN_ID"] {
+      from = "GitHub Actions, \(repository) run \(run)"
+    }
+    return LockHolder(
+      who: "\(user)@\(ProcessInfo.processInfo.hostName)", from: from, reason: reason, since: Timestamp.now().description)
+  }
+}
+
+extension Timestamp {
+  static func now() -> Timestamp { Timestamp(milliseconds: Int64(Date().timeIntervalSince1970 * 1000)) }
+}

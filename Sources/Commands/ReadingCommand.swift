@@ -1,0 +1,75 @@
+internal import Diagnostics
+internal import Engine
+internal import Inventory
+internal import Views
+
+#if canImport(FoundationEssentials)
+  internal import FoundationEssentials
+#else
+  internal import Foundation
+#endif
+
+/// What the commands that only read have in common: the inventory, a conversation without the lock, a document as the answer.
+struct ReadingCommand: Sendable {
+  let session: ProjectSession
+  let loaded: (project: Project, inventory: Inventory, warnings: [Diagnostic])
+  let host: HostEntry
+  let connector: HostConnector
+
+  init(_ global: GlobalOptions, environment: String?) throws {
+    session = ProjectSession(global)
+    loaded = try session.loader.inventory(environment: environment)
+    host = try session.host(of: loaded.inventory)
+    connector = HostConnector(
+      host, inventory: loaded.inventory, projectRoot: loaded.project.root, context: session.context)
+  }
+
+  var inventory: Inventory { loaded.inventory }
+  var paths: HostPaths { HostPaths(project: inventory.project) }
+
+  /// Runs the body with a conversation, and ends both however it ends.
+  func converse<Answer: Sendable>(_ body: (Attachment) async throws -> Answer) async throws -> Answer {
+    let attachment = try await connector.attach()
+    do {
+      let answer = try await body(attachment)
+      await attachment.close()
+      await connector.close()
+      return answer
+    } catch {
+      await attachment.close()
+      await connector.close()
+      throw error
+    }
+  }
+
+  /// Facts, release, history, holder and containers, in one flight.
+  func report(_ attachment: Attachment) async throws -> HostReport {
+    let paths = paths
+    async let facts = attachment.request("facts")
+    async let release = attachment.request("get \(paths.current)/release.json")
+    async let history = attachment.request("get \(paths.state)/history.jsonl")
+    async let holder = attachment.request("get \(paths.state)/holder")
+    async let containers = attachment.request("query status 0", body: [])
+    let releaseText = try await release.found, holderText = try await holder.found
+    return HostReport(
+      host: host.name, facts: HostFacts(parsing: try await facts.text),
+      release: try releaseText.map { try Release(json: $0, host: host.name) },
+      history: HistoryEntry.all(in: try await history.found ?? ""), holder: holderText.flatMap { LockHolder(json: $0) },
+      containers: try await containers.text, app: inventory.services.app)
+  }
+
+  /// Prints a document: as JSON, or as the given text.
+  func answer(_ document: some Encodable, _ global: GlobalOptions, text: (_ style: Style, _ width: Int) -> String) throws {
+    let context = session.context
+    if global.format(context) == .json {
+      context.payload(jsonValue(of: document).text() + "\n")
+    } else {
+      context.payload(text(context.style, context.standardOutputIsTerminal ? terminalSize().columns : 120))
+    }
+  }
+}
+
+extension Reply {
+  /// The text of a `file` reply; nil: there is no such file.
+  var found: String? { tag == "file" ? text : nil }
+}

@@ -1,0 +1,166 @@
+internal import Diagnostics
+
+extension HistoryEntry {
+  /// A line of history.jsonl (docs/runner.md); nil: it is torn, or of another making.
+  public init?(line: some StringProtocol) {
+    guard let value = try? JSONValue(parsing: String(line)), let number = value["number"]?.intValue,
+      let outcome = value["outcome"]?.stringValue
+    else { return nil }
+    self.init(number: number, command: value["command"]?.stringValue ?? "", outcome: outcome)
+    from = value["from_version"]?.stringValue
+    to = value["version"]?.stringValue
+    healthy = value["healthy"]?.boolValue
+    reason = value["reason"]?.stringValue ?? value["cause"]?.stringValue.flatMap { $0.isEmpty ? nil : $0 }
+    who = value["who"]?.stringValue
+    let openedAt = value["opened"]?.numberValue.map { Int64($0) }, closedAt = value["closed"]?.numberValue.map { Int64($0) }
+    opened = openedAt.map { Timestamp(milliseconds: $0).description }
+    closed = closedAt.map { Timestamp(milliseconds: $0).description }
+    if let openedAt, let closedAt { seconds = Double(closedAt - openedAt) / 1000 }
+    skipped = value["skipped"]?.arrayValue?.compactMap(\.stringValue) ?? []
+    for (_, facts) in value["facts"]?.objectValue?.members ?? [] {
+      if let gap = facts["gap_ms"]?.intValue { downtimeMilliseconds = gap }
+      if facts["sha256"] != nil, let file = facts["file"]?.stringValue { restorePoint = file }
+    }
+  }
+
+  /// All lines of history.jsonl, the newest first; what can't be read is passed over.
+  public static func all(in text: String) -> [HistoryEntry] {
+    text.split(separator: "\n").compactMap { HistoryEntry(line: $0) }.sorted { $0.number > $1.number }
+  }
+}
+
+extension LockHolder {
+  /// The holder file: the opener's JSON with the deployment's number.
+  public init?(json text: String) {
+    guard let value = try? JSONValue(parsing: text), let who = value["who"]?.stringValue else { return nil }
+    func member(_ key: String) -> String? { value[key]?.stringValue }
+    self.init(
+      who: who, from: member("from"), reason: member("reason"), since: member("since"), number: value["number"]?.intValue,
+      version: member("version"), command: member("command"))
+  }
+}
+
+extension BackupEntry {
+  /// The receipt beside a dump.
+  public init?(receipt text: some StringProtocol) {
+    guard let value = try? JSONValue(parsing: String(text)),
+      let name = value["file"]?.stringValue ?? value["name"]?.stringValue,
+      let size = value["bytes"]?.numberValue ?? value["size"]?.numberValue
+    else { return nil }
+    self.init(name: name, size: Int64(size), verified: value["verified"]?.boolValue ?? false)
+    sha256 = value["sha256"]?.stringValue
+    database = value["database"]?.stringValue
+    revision = value["revision"]?.stringValue
+    version = value["version"]?.stringValue
+    deployment = value["deployment"]?.intValue
+    created = value["created"]?.stringValue
+  }
+}
+
+extension ServiceStatus {
+  /// A line of queries/status.query.sh: what Docker says of a container.
+  init?(container value: JSONValue) {
+    guard let service = value["service"]?.stringValue, let state = value["state"] else { return nil }
+    self.init(service: service, state: state["Status"]?.stringValue ?? "unknown")
+    health = state["Health"]?["Status"]?.stringValue
+    restarts = value["restarts"]?.intValue
+    outOfMemory = state["OOMKilled"]?.boolValue
+    started = state["StartedAt"]?.stringValue
+    image = value["image"]?.stringValue
+  }
+}
+
+/// What the host said about itself and its containers, judged.
+public struct HostReport: Sendable {
+  public var host: String
+  public var facts: HostFacts
+  public var release: Release?
+  public var history: [HistoryEntry]
+  public var holder: LockHolder?
+  /// Output of queries/status.query.sh.
+  public var containers: String
+  /// Services of the app, as the inventory names them; the others can only degrade it.
+  public var app: [String]
+
+  public init(
+    host: String, facts: HostFacts, release: Release?, history: [HistoryEntry], holder: LockHolder?, containers: String,
+    app: [String]
+  ) {
+    self.host = host
+    self.facts = facts
+    self.release = release
+    self.history = history
+    self.holder = holder
+    self.containers = containers
+    self.app = app
+  }
+
+  public var status: HostStatus {
+    var status = HostStatus(host: host, state: .healthy)
+    status.version = release?.version
+    status.release = release?.number
+    status.lastDeployment = history.first
+    status.lock = holder
+    status.openDeployment = Int(facts["open"])
+    for holds in ["opt", "state", "docker"] {
+      guard let available = facts.integer("disk.\(holds).available"), let size = facts.integer("disk.\(holds).size") else { continue }
+      status.disks.append(DiskStatus(holds: holds, path: facts["disk.\(holds).path"], available: available, size: size))
+    }
+    judge(&status)
+    return status
+  }
+
+
+  private func judge(_ status: inout HostStatus) {
+    var seen: [String: (ServiceStatus, fault: String?)] = [:]
+    for line in containers.split(separator: "\n") {
+      guard let value = try? JSONValue(parsing: String(line)), let service = ServiceStatus(container: value) else { continue }
+      seen[service.service] = (service, Self.fault(of: service, value))
+    }
+    guard release != nil else {
+      status.state = .absent
+      status.services = seen.keys.sorted().map { seen[$0]!.0 }
+      return
+    }
+    var faults: [(isApp: Bool, text: String, since: String?)] = []
+    for name in Set(release!.services).union(seen.keys).sorted() {
+      let service = seen[name]?.0 ?? ServiceStatus(service: name, state: "missing")
+      status.services.append(service)
+      if let fault = seen[name] == nil ? "\(name) has no container" : seen[name]!.fault {
+        faults.append((app.isEmpty || app.contains(name), fault, service.started))
+      }
+    }
+    if let worst = faults.first(where: \.isApp) ?? faults.first {
+      status.state = worst.isApp ? .unhealthy : .degraded
+      status.since = worst.since
+    } else {
+      status.since = status.services.compactMap(\.started).max()
+    }
+    var reasons = faults.map(\.text)
+    if status.openDeployment != nil, facts["locked"] != "1" {
+      reasons.append("deployment \(facts["open"]) was left open; the next deploy or rollback closes it first")
+      if status.state == .healthy { status.state = .degraded }
+    }
+    for disk in status.disks where disk.size > 0 && disk.available * 20 < disk.size {
+      reasons.append("\(disk.path) has \(disk.available >> 20) MiB left")
+      if status.state == .healthy { status.state = .degraded }
+    }
+    status.reason = reasons.isEmpty ? nil : reasons.joined(separator: "; ")
+  }
+
+  private static func fault(of service: ServiceStatus, _ container: JSONValue) -> String? {
+    let name = service.service
+    if container["state"]?["OOMKilled"]?.boolValue == true, service.state != "running" { return "\(name) was killed for lack of memory" }
+    switch service.state {
+    case "running": break
+    case "restarting": return "\(name) restarts again and again (\(service.restarts ?? 0) times)"
+    default:
+      let code = container["state"]?["ExitCode"]?.intValue.map { ", exit status \($0)" } ?? ""
+      return "\(name) is \(service.state)\(code)"
+    }
+    guard let health = service.health, health != "healthy" else { return nil }
+    let last = container["state"]?["Health"]?["Log"]?.arrayValue?.last?["Output"]?.stringValue?
+      .split(separator: "\n").first.map { ": \($0)" } ?? ""
+    return "\(name) is \(health)\(last)"
+  }
+}
