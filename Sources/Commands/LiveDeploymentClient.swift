@@ -23,8 +23,8 @@ struct LiveDeploymentClient: DeploymentClient {
       from: inventory.env.from, builtins: ["VERSION": version], environment: inventory.environment,
       generate: { length in SecureRandom.word(length) })
     request.values = [
-      .flags: flags, .environment: session.context.environment, .host: EnvFile.values(of: host ?? ""),
-      .generated: EnvFile.values(of: generated ?? ""),
+      .flags: flags, .environment: session.context.environment, .host: try values(host, "the running release's env file"),
+      .generated: try values(generated, "the host's generated.env"),
     ]
     request.defaultedOnHost = Set(current?.envDefaults ?? [])
     request.databaseVolumeExists = current != nil
@@ -32,6 +32,11 @@ struct LiveDeploymentClient: DeploymentClient {
     var made: [String: Secret] = [:]
     for value in resolution.values where resolution.generated.contains(value.name) { made[value.name] = Secret(value.value) }
     return ResolvedEnv(values: resolution.values, generated: made)
+  }
+
+  private func values(_ text: String?, _ file: String) throws -> [String: String] {
+    guard let text else { return [:] }
+    return Dictionary(try EnvFile.read(Array(text.utf8), file: file).map { ($0.name, $0.value) }, uniquingKeysWith: { $1 })
   }
 
   func registryPassword() throws -> Secret? {
@@ -49,7 +54,7 @@ struct LiveDeploymentClient: DeploymentClient {
   func now() -> Int64 { Timestamp.now().milliseconds }
 
   func playbook(text: String, name: String) throws -> Playbook {
-    try session.loader.playbook(text: text, name: name, inventory: loaded.inventory)
+    try session.loader.playbook(text: text, name: name, version: nil, inventory: loaded.inventory)
   }
 
   func ask(_ question: DeploymentQuestion) async -> String? {

@@ -129,6 +129,24 @@ public struct ProjectLoader: Sendable {
       warnings: diagnostics.warnings)
   }
 
+  /// A playbook that a release on the host brought along, read against today's inventory: what it names on this machine's disk isn't looked for.
+  public func playbook(text: String, name: String, version: String?, inventory: Inventory) throws -> Playbook {
+    let diagnostics = DiagnosticCollector()
+    var interpolation = Interpolation(values: inventory.vars, diagnostics: diagnostics)
+    interpolation.values["environment"] = inventory.environment
+    interpolation.values["app"] = inventory.app
+    interpolation.values["project"] = inventory.project
+    interpolation.values["version"] = version
+    let source = SourceText(file: "playbook of \(name)", text: text)
+    var playbook: Playbook?
+    if let node = YAMLParser.parse(source, diagnostics: diagnostics) {
+      playbook = PlaybookReader(name: name, interpolation: interpolation, diagnostics: diagnostics).read(node)
+    }
+    try diagnostics.throwIfErrors()
+    guard let playbook else { throw ConfigurationError(diagnostics.diagnostics) }
+    return playbook
+  }
+
   // MARK: Environments
 
   private func names(in folder: String, without suffix: String? = nil) -> [String] {
