@@ -22,7 +22,7 @@ while IFS=$tab read -r hash path; do
   # Containers run as users of their own: they may look in, whatever our umask.
   mkdir -m 0755 "$files/$hash.new"
   if [ -d "$source" ]; then cp -a "$source/." "$files/$hash.new/"; else cp -a "$source" "$files/$hash.new/"; fi
-  find "$files/$hash.new" -type d -exec chmod 0755 {} +
+  chmod -R u=rwX,go=rX "$files/$hash.new"
   find "$files/$hash.new" -exec sync {} +
   mv -T "$files/$hash.new" "$files/$hash"
   sync "$files"
