@@ -70,7 +70,11 @@ struct Orchestrate: AsyncParsableCommand {
         orchestrate rollback
       """,
     version: toolVersion,
-    subcommands: [DeployCommand.self, RollbackCommand.self, RunCommand.self])
+    subcommands: [
+      PlanCommand.self, DeployCommand.self, RollbackCommand.self, AttachCommand.self, StatusCommand.self, HistoryCommand.self,
+      LockCommand.self, LogsCommand.self, ExecCommand.self, SSHCommand.self, RunCommand.self, BackupsCommand.self,
+      InventoryCommand.self,
+    ])
 }
 
 /// The version of the tool, as `--version` prints it.

@@ -79,53 +79,74 @@ actor HostConnector {
 
   private func resolved() async throws -> SSHConfiguration {
     if let configuration { return configuration }
-    let openSSH = await openSSHConfiguration(alias: entry.address)
-    let home = context.environment["HOME"] ?? "/root"
-    var made = SSHConfiguration(
-      host: entry.address, address: openSSH?.hostName ?? entry.address, port: UInt16(entry.port ?? Int(openSSH?.port ?? 22)),
-      user: entry.user ?? openSSH?.user ?? context.environment["USER"] ?? "root")
+    let openSSH = await openSSH(entry.address)
+    if let command = openSSH.proxyCommand {
+      throw OrchestrateError(
+        .unreachable, "ssh's configuration asks for a ProxyCommand for \(entry.address), which isn't supported: \(command)",
+        host: entry.name, remedy: "use ProxyJump, or ssh: { proxy_jump: … } in the inventory")
+    }
+    var jumps: [SSHConfiguration] = []
+    for jump in try jumpHosts(openSSH) {
+      let known = await self.openSSH(jump.host)
+      var station = known.configuration()
+      if let user = jump.user { station.user = user }
+      if let port = jump.port { station.port = port }
+      equip(&station, openSSH: known)
+      jumps.append(station)
+    }
+    var made = openSSH.configuration(jumps: jumps)
+    if let port = entry.port { made.port = UInt16(port) }
+    if let user = entry.user { made.user = user }
     made.pinnedHostKey = inventory.ssh.hostKey
-    made.hostKeyAlias = openSSH?.hostKeyAlias
-    if let knownHosts = inventory.ssh.knownHosts {
-      made.knownHostsFiles = [path(knownHosts, home: home)]
-    } else {
-      made.knownHostsFiles = openSSH?.userKnownHostsFiles ?? ["\(home)/.ssh/known_hosts"]
-    }
-    if let key = context.environment["ORCHESTRATE_SSH_KEY"], !key.isEmpty {
-      made.identities = [.key(Secret(key), name: "ORCHESTRATE_SSH_KEY")]
-      made.agent = false
-    } else if let identity = inventory.ssh.identity {
-      made.identities = [.file(path: path(identity, home: home))]
-      made.agentSocket = context.environment["SSH_AUTH_SOCK"]
-    } else {
-      made.identities = (openSSH?.identityFiles ?? []).map { .file(path: $0) }
-      made.agentSocket = context.environment["SSH_AUTH_SOCK"]
-    }
-    made.connectTimeout = .seconds(15)
-    if context.isInteractive {
-      let ask = context.readSecret
-      made.passphrase = { name in await ask("Passphrase for \(name): ") }
-    }
+    equip(&made, openSSH: openSSH)
     configuration = made
     return made
   }
 
-  private func path(_ text: String, home: String) -> String {
+  /// Keys, agent, known_hosts and passphrases: the inventory's, else ssh's own.
+  private func equip(_ configuration: inout SSHConfiguration, openSSH: OpenSSHConfiguration) {
+    if let knownHosts = inventory.ssh.knownHosts { configuration.knownHostsFiles = [path(knownHosts)] }
+    if let key = context.environment["ORCHESTRATE_SSH_KEY"], !key.isEmpty {
+      configuration.identities = [.key(Secret(key), name: "ORCHESTRATE_SSH_KEY")]
+      configuration.agent = false
+    } else if let identity = inventory.ssh.identity {
+      configuration.identities = [.file(path: path(identity))]
+    }
+    configuration.connectTimeout = .seconds(15)
+    if context.isInteractive {
+      let ask = context.readSecret
+      configuration.passphrase = { name in await ask("Passphrase for \(name): ") }
+    }
+  }
+
+  private func jumpHosts(_ openSSH: OpenSSHConfiguration) throws -> [OpenSSHConfiguration.Jump] {
+    guard let text = inventory.ssh.proxyJump else { return openSSH.jumps }
+    return OpenSSHConfiguration(host: entry.address, output: "proxyjump \(text)", home: home, localUser: localUser).jumps
+  }
+
+  private var home: String { context.environment["HOME"] ?? "/root" }
+  private var localUser: String { context.environment["USER"] ?? context.environment["LOGNAME"] ?? "root" }
+
+  private func path(_ text: String) -> String {
     if text.hasPrefix("~/") { return home + text.dropFirst(1) }
     return text.hasPrefix("/") ? text : projectRoot + "/" + text
   }
 
-  /// What ssh itself would use; nil where there is no ssh.
-  private func openSSHConfiguration(alias: String) async -> OpenSSHConfiguration? {
+  /// What ssh itself would use; its defaults where there is no ssh.
+  private func openSSH(_ alias: String) async -> OpenSSHConfiguration {
     var child: [Environment.Key: String] = [:]
     for (key, value) in context.childEnvironment { child[Environment.Key(stringLiteral: key)] = value }
-    guard
-      let result = try? await Subprocess.run(
-        .name("ssh"), arguments: ["-G", alias], environment: .custom(child), output: .string(limit: 1 << 20),
-        error: .discarded),
-      result.terminationStatus.isSuccess
-    else { return nil }
-    return OpenSSHConfiguration(parsing: result.standardOutput, alias: alias, home: context.environment["HOME"] ?? "/root")
+    let result = try? await Subprocess.run(
+      .name("ssh"), arguments: ["-G", "--", alias], environment: .custom(child), output: .string(limit: 1 << 20),
+      error: .discarded)
+    let defaults = """
+      identityfile ~/.ssh/id_ed25519
+      identityfile ~/.ssh/id_ecdsa
+      identityfile ~/.ssh/id_rsa
+      userknownhostsfile ~/.ssh/known_hosts
+      """
+    let output = result.flatMap { $0.terminationStatus.isSuccess ? $0.standardOutput : nil } ?? defaults
+    return OpenSSHConfiguration(host: alias, output: output, home: home, localUser: localUser)
   }
 
   // MARK: - Errors

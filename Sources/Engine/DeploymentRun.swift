@@ -454,7 +454,7 @@ public actor DeploymentRun {
     summary.roundTrips = roundTrips
     for facts in preparation.context.reported.values {
       if let gap = facts["gap_ms"]?.intValue { summary.downtimeMilliseconds = gap }
-      if let file = facts["file"]?.stringValue, facts["sha256"] != nil { summary.restorePoint = file }
+      if let file = facts["backup"]?["file"]?.stringValue { summary.restorePoint = file }
     }
     summary.problem = problem.map(ProblemDocument.init)
     summary.next = problem?.remedy ?? (outcome == .committed ? "orchestrate status \(request.inventory.environment)" : nil)

@@ -19,7 +19,7 @@ extension HistoryEntry {
     skipped = value["skipped"]?.arrayValue?.compactMap(\.stringValue) ?? []
     for (_, facts) in value["facts"]?.objectValue?.members ?? [] {
       if let gap = facts["gap_ms"]?.intValue { downtimeMilliseconds = gap }
-      if facts["sha256"] != nil, let file = facts["file"]?.stringValue { restorePoint = file }
+      if let file = facts["backup"]?["file"]?.stringValue { restorePoint = file }
     }
   }
 

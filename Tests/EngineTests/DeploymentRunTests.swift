@@ -98,7 +98,7 @@ enum Fixtures {
 
   @Test func aDeployCommits() async throws {
     let host = ScriptedHost(), events = Events()
-    await host.set { $0.reports = ["health": ["gap_ms": "1234"], "backup": ["file": "\"x.dump\"", "sha256": "\"aa\""]] }
+    await host.set { $0.reports = ["health": ["gap_ms": "1234"], "backup": ["backup": "{\"file\":\"x.dump\"}"]] }
     let summary = try await deploy(host, events: events)
     #expect(summary.exitStatus == 0)
     #expect(summary.outcome == .committed)

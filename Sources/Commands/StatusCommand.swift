@@ -1,0 +1,153 @@
+internal import ArgumentParser
+internal import Diagnostics
+internal import Engine
+internal import Inventory
+internal import Views
+
+struct StatusCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "status",
+    abstract: "What runs, how well, and why not.",
+    discussion: """
+      Exit status: 0 whatever the state (`orchestrate health` fails on a bad one), 6 unreachable.
+
+      Examples:
+        orchestrate status
+        orchestrate status prod --json
+      """)
+
+  @Argument(help: "The environment. Default: the only inventory, or the one with `default: true`.") var environment: String?
+  @OptionGroup var global: GlobalOptions
+
+  func run() async throws {
+    let command = try ReadingCommand(global, environment: environment)
+    let report = try await command.converse { try await command.report($0) }
+    let document = StatusDocument(
+      environment: command.inventory.environment, app: command.inventory.app, checked: Timestamp.now().description,
+      hosts: [report.status])
+    try command.answer(document, global) { document.text(width: $1, style: $0) }
+  }
+}
+
+struct HistoryCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "history",
+    abstract: "The deployments of an environment, the newest first.",
+    discussion: """
+      Examples:
+        orchestrate history prod
+        orchestrate history prod --json
+      """)
+
+  @Argument(help: "The environment. Default: the only inventory, or the one with `default: true`.") var environment: String?
+  @Option(name: .shortAndLong, help: ArgumentHelp("How many.", valueName: "count")) var number = 20
+  @OptionGroup var global: GlobalOptions
+
+  func run() async throws {
+    let command = try ReadingCommand(global, environment: environment)
+    let file = try await command.converse { try await $0.request("get \(command.paths.state)/history.jsonl").found }
+    let document = HistoryDocument(
+      environment: command.inventory.environment, app: command.inventory.app,
+      hosts: [.init(host: command.host.name, deployments: Array(HistoryEntry.all(in: file ?? "").prefix(number)))])
+    try command.answer(document, global) { document.text(width: $1, style: $0) }
+  }
+}
+
+struct LockCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "lock",
+    abstract: "Who holds the lock, since when and why; --abort asks the holder to undo.",
+    discussion: """
+      A lock is never removed: the kernel frees it with its holder, and whoever takes it next closes what was left open.
+
+      Examples:
+        orchestrate lock prod
+        orchestrate lock prod --abort --reason "Grace's laptop is gone"
+      """)
+
+  @Argument(help: "The environment. Default: the only inventory, or the one with `default: true`.") var environment: String?
+  @Flag(help: "Ask the running deployment to stop after its step and to undo.") var abort = false
+  @Option(help: ArgumentHelp("Why, for the history.", valueName: "text")) var reason: String?
+  @OptionGroup var global: GlobalOptions
+
+  func run() async throws {
+    let command = try ReadingCommand(global, environment: environment)
+    let report = try await command.converse { attachment in
+      let report = try await command.report(attachment)
+      if abort { try await ask(attachment, report, host: command.host.name) }
+      return report
+    }
+    var host = LockDocument.Host(host: command.host.name, locked: report.facts["locked"] == "1")
+    host.holder = report.holder
+    host.openDeployment = Int(report.facts["open"])
+    let document = LockDocument(environment: command.inventory.environment, app: command.inventory.app, hosts: [host])
+    try command.answer(document, global) { document.text(width: $1, style: $0) }
+  }
+
+  private func ask(_ attachment: Attachment, _ report: HostReport, host: String) async throws {
+    guard let number = Int(report.facts["open"]) else { return }
+    let why = Array((reason ?? "aborted by `orchestrate lock --abort`").utf8)
+    let reply = try await attachment.request("abort \(number) \(why.count)", body: why)
+    guard reply.tag == "ok" else {
+      throw OrchestrateError(.failed, "the deployment can't be aborted", host: host, cause: reply.text)
+    }
+  }
+}
+
+struct BackupsCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "backups",
+    abstract: "The backups on the host with their receipts.",
+    discussion: """
+      Examples:
+        orchestrate backups prod
+        orchestrate backups prod --json
+      """)
+
+  @Argument(help: "The environment. Default: the only inventory, or the one with `default: true`.") var environment: String?
+  @OptionGroup var global: GlobalOptions
+
+  func run() async throws {
+    let command = try ReadingCommand(global, environment: environment)
+    let receipts = try await command.converse { try await $0.request("query backups 0", body: []).text }
+    let entries = receipts.split(separator: "\n").compactMap { BackupEntry(receipt: $0) }
+    let document = BackupsDocument(
+      environment: command.inventory.environment, app: command.inventory.app, host: command.host.name,
+      backups: entries.sorted { $0.name > $1.name })
+    try command.answer(document, global) { document.text(width: $1, style: $0) }
+  }
+}
+
+struct InventoryCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "inventory",
+    abstract: "The environment as its files describe it, without asking any host.",
+    discussion: """
+      Examples:
+        orchestrate inventory
+        orchestrate inventory prod --json
+      """)
+
+  @Argument(help: "The environment. Default: the only inventory, or the one with `default: true`.") var environment: String?
+  @OptionGroup var global: GlobalOptions
+
+  func run() async throws {
+    let session = ProjectSession(global)
+    let inventory = try session.loader.inventory(environment: environment).inventory
+    var document = InventoryDocument(
+      environment: inventory.environment, app: inventory.app, project: inventory.project, compose: inventory.compose)
+    document.isDefault = inventory.isDefault
+    document.hosts = inventory.hosts.map {
+      .init(name: $0.name, address: $0.address, port: $0.port, user: $0.user, roles: $0.roles)
+    }
+    document.services = .init(app: inventory.services.app, database: inventory.services.database, cache: inventory.services.cache)
+    document.envTemplate = inventory.env.template
+    document.vars = inventory.vars
+    let context = session.context
+    if global.format(context) == .json {
+      context.payload(jsonValue(of: document).text() + "\n")
+    } else {
+      context.payload(document.text(width: 100, style: context.style))
+    }
+  }
+}
