@@ -7,7 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import TOKEN, EXAMPLE, eventually
+from conftest import EXAMPLE, TOKEN, eventually
+
+for package in ("telegram", "sqlalchemy", "alembic", "psycopg", "redis"):
+    pytest.importorskip(package, reason="the bot's requirements.txt is not installed")
 
 VERSIONS = [
     line.split()[0] for line in (EXAMPLE / "overlays/versions").read_text().splitlines() if line and not line.startswith("#")

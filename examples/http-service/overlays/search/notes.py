@@ -1,8 +1,12 @@
 """A notes service: GET /notes[?search=WORDS], POST /notes (the body is the note), GET /health. Python's standard library and PostgreSQL."""
 
-import json
+# First of all: PID 1 has no default action for SIGTERM; a stop during the imports would be lost.
 import os
 import signal
+
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+
+import json
 import threading
 import time
 import urllib.parse
@@ -21,6 +25,7 @@ def database() -> psycopg.Connection:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    timeout = 2  # seconds that an idle connection is kept, also at the end
 
     def do_GET(self) -> None:
         url = urllib.parse.urlsplit(self.path)
