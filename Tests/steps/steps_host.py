@@ -1,5 +1,6 @@
 """Runs step scripts on a sandbox droplet as the runner does: a bundle, a deployment's directory, parameters as assignments."""
 
+import hashlib
 import io
 import json
 import os
@@ -169,7 +170,7 @@ def market_bot(droplet, project, version, **changes):
     droplet.upload(source, files)
     droplet.run(f"chmod 755 /home/deploy {project.base} {source} {source}/redis")
     values = {
-        "REGISTRY": registry, "VERSION": version, "TELEGRAM_TOKEN": f"1:{project.name}",
+        "REGISTRY": registry, "VERSION": version, "TELEGRAM_TOKEN": f"{int(hashlib.sha256(project.name.encode()).hexdigest()[:7], 16)}:steps",
         "TELEGRAM_API": droplet.sandbox["TELEGRAM_API"], "DB_PASSWORD": "secret1", "REDIS_PASSWORD": "secret2",
         "DATABASE_URL": "postgresql://market:secret1@postgres:5432/market", "REDIS_URL": "redis://:secret2@redis:6379/0",
     }  # fmt: skip

@@ -15,6 +15,12 @@ running_container() {
     --filter status=running | sed -n 1p
 }
 
+# all_containers: "<id> <service> <state>" of the project, a line each, one-off containers excluded.
+all_containers() {
+  docker ps -a --no-trunc --filter "label=com.docker.compose.project=$ORCH_PROJECT" \
+    --filter label=com.docker.compose.oneoff=False --format '{{.ID}} {{.Label "com.docker.compose.service"}} {{.State}}'
+}
+
 # services_of FILE: the names of the services of an effective.json, a line each.
 services_of() { compose -f "$1" config --services </dev/null; }
 
@@ -94,6 +100,20 @@ pg_names() {
   pg_env=$(docker exec "$1" sh -c 'u=${POSTGRES_USER:-postgres}; printf "%s\n%s\n" "${POSTGRES_DB:-$u}" "$u"')
   DB_NAME=${DB_NAME:-$(printf '%s\n' "$pg_env" | sed -n 1p)}
   DB_USER=${DB_USER:-$(printf '%s\n' "$pg_env" | sed -n 2p)}
+}
+
+# pg_ready CONTAINER SECONDS: waits until the server accepts connections by TCP (during its first initialisation one answers on the socket
+# that goes away again), and sets DB_NAME, DB_USER where they are empty, and pg_tool (pg_dump's version).
+pg_ready() {
+  # shellcheck disable=SC2016 # expanded inside the container
+  pg_env=$(timeout "$2" docker exec "$1" sh -c 'until pg_isready -q -h 127.0.0.1 -p "${PGPORT:-5432}"; do sleep 0.2 || sleep 1; done
+u=${POSTGRES_USER:-postgres}
+printf "%s\n%s\n" "${POSTGRES_DB:-$u}" "$u"
+pg_dump --version') || return 1
+  DB_NAME=${DB_NAME:-$(printf '%s\n' "$pg_env" | sed -n 1p)}
+  DB_USER=${DB_USER:-$(printf '%s\n' "$pg_env" | sed -n 2p)}
+  # shellcheck disable=SC2034 # for the backup
+  pg_tool=$(printf '%s\n' "$pg_env" | sed -n '3s/^[^0-9]*//p')
 }
 
 # sql CONTAINER DB_NAME [psql options]: runs stdin, answers unadorned, stops at the first fault.

@@ -34,8 +34,11 @@ one_off_within() {
   return "$one_off_rc"
 }
 
-# database_container: sets database, DB_NAME, DB_USER; starts a database that doesn't run, as after a reboot. Fails if there is none.
+# database_container: sets database, DB_NAME, DB_USER; starts a database that doesn't run, as after a reboot. Fails if there is none. Asked once
+# by the script itself, its subshells needn't.
+database=''
 database_container() {
+  [ -z "$database" ] || return 0
   [ -n "$DB_SERVICE" ] || return 1
   database=$(running_container "$DB_SERVICE")
   if [ -z "$database" ]; then
@@ -43,9 +46,7 @@ database_container() {
     [ -n "$database" ] || return 1
     docker start "$database" >/dev/null
   fi
-  # shellcheck disable=SC2016 # expanded inside the container
-  timeout 120 docker exec "$database" sh -c 'until pg_isready -q -h 127.0.0.1 -p "${PGPORT:-5432}"; do sleep 0.2 || sleep 1; done' || return 1
-  pg_names "$database"
+  pg_ready "$database" 120
 }
 
 # read_revision RELEASE: prints the schema's revision, empty at base. Alembic's own table answers in a tenth of the time that a container of

@@ -1,12 +1,6 @@
 # Putting containers of one release in the place of another's. Sourced after lib.sh, containers.sh and gate.sh.
 # shellcheck shell=sh
 
-# all_containers: "<id> <service> <state>" of the project, one-off containers excluded.
-all_containers() {
-  docker ps -a --no-trunc --filter "label=com.docker.compose.project=$ORCH_PROJECT" \
-    --filter label=com.docker.compose.oneoff=False --format '{{.ID}} {{.Label "com.docker.compose.service"}} {{.State}}'
-}
-
 # of_services SERVICE…: the lines of all_containers (stdin) that are about them.
 of_services() {
   awk 'BEGIN { for (i = 1; i < ARGC; i++) wanted[ARGV[i]] = 1; ARGC = 1 } $2 in wanted' "$@"

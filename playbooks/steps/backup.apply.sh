@@ -16,25 +16,34 @@ partial=$backups/.d$ORCH_N.partial
 # ---- the services that keep data
 
 eval "set -- $CREATE"
+containers=$(all_containers)
+# state SERVICE: running, or another state, or nothing; running_id SERVICE: its container.
+state() { printf '%s\n' "$containers" | awk -v service="$1" '$2 == service && (found == "" || $3 == "running") { found = $3 } END { print found }'; }
+running_id() { printf '%s\n' "$containers" | awk -v service="$1" '$2 == service && $3 == "running" { print $1; exit }'; }
 missing=''
 for service in "$@"; do
-  [ -n "$(running_container "$service")" ] || {
-    [ -z "$ORCH_PREVIOUS" ] || [ -z "$(service_containers "$service")" ] ||
-      die "$service has a container, but it doesn't run: start it, or look at its logs (docker logs), before a deployment."
-    missing="$missing $service"
-  }
+  case $(state "$service") in
+  running) continue ;;
+  '') ;;
+  *)
+    [ -z "$ORCH_PREVIOUS" ] ||
+      die "$service has a container, but it doesn't run: start it, or look at its logs (docker logs), before a deployment. Nothing was changed."
+    ;;
+  esac
+  missing="$missing $service"
 done
 if [ -n "$missing" ]; then
   [ -f "$config" ] || die "Not there, and there is no release that could create it:$missing"
   # Only what has no container yet is the undo's to remove.
-  for service in $missing; do [ -n "$(service_containers "$service")" ] || echo "$service"; done | write_atomically "$ORCH_STEP/created"
+  for service in $missing; do [ -n "$(state "$service")" ] || echo "$service"; done | write_atomically "$ORCH_STEP/created"
   say "creating:$missing"
   # shellcheck disable=SC2086 # names of services
   compose -f "$config" up -d --no-deps --no-build --pull never $missing </dev/null
+  containers=$(all_containers)
   for service in $missing; do
     [ "$service" != "$SERVICE" ] || continue
     # Its own health check, where it has one; the cache is asked by nobody else before the app starts.
-    id=$(running_container "$service")
+    id=$(running_id "$service")
     waited=0
     while [ -n "$id" ]; do
       case $(docker inspect -f '{{.State.Status}} {{if .State.Health}}{{.State.Health.Status}}{{end}}' "$id") in
@@ -54,17 +63,12 @@ fi
   say 'there is no database to back up'
   exit 0
 }
-database=$(running_container "$SERVICE")
+database=$(running_id "$SERVICE")
 [ -n "$database" ] || die "The database's service, $SERVICE, doesn't run. Nothing was changed."
-
-# By TCP: during its first initialisation a server without it answers on the socket, and then goes away.
-# shellcheck disable=SC2016 # expanded inside the container
-timeout 120 docker exec "$database" sh -c 'until pg_isready -q -h 127.0.0.1 -p "${PGPORT:-5432}"; do sleep 0.2 || sleep 1; done' ||
-  die "PostgreSQL in $SERVICE doesn't accept connections: $(docker logs --tail 20 "$database" 2>&1)"
+pg_ready "$database" 120 || die "PostgreSQL in $SERVICE doesn't accept connections: $(docker logs --tail 20 "$database" 2>&1)"
 
 # ---- what there is to save
 
-pg_names "$database"
 # A line each, told apart by its first letter. Small tables are counted, of the others the statistics tell.
 facts=$(sql "$database" "$DB_NAME" <<'SQL'
 select 'S ' || current_setting('server_version');
@@ -99,13 +103,11 @@ mkdir -p "$backups"
 clock
 # shellcheck disable=SC2154 # set by clock
 began=$up_ms
-tool=$(docker exec "$database" pg_dump --version)
-tool=${tool##*) }
 dump() {
   pg "$database" pg_dump -Fc -Z "$1" --lock-wait-timeout=10000 -U "$DB_USER" -d "$DB_NAME" >"$partial" 2>"$partial.errors"
 }
 compression=zstd:1
-[ "${tool%%.*}" -ge 16 ] || compression=1
+[ "${pg_tool%%.*}" -ge 16 ] || compression=1
 if ! dump "$compression"; then
   # A pg_dump that was built without zstd says so before its first byte.
   if [ "$compression" != zstd:1 ] || [ -s "$partial" ]; then die "pg_dump failed: $(cat "$partial.errors")"; fi
@@ -132,7 +134,7 @@ mv "$partial" "$backups/$name"
 sync "$backups"
 printf '{"file":%s,"database":%s,"service":%s,"size":%s,"sha256":"%s","revision":%s,"tables":[%s],"deployment":%s,"version":%s,"verified":true,"server":%s,"tool":%s,"compression":"%s","databaseSize":%s,"seconds":%s}\n' \
   "$(json_string "$name")" "$(json_string "$DB_NAME")" "$(json_string "$SERVICE")" "$size" "$sum" "$(json_string "$revision")" "$rows" \
-  "$ORCH_N" "$(json_string "$VERSION")" "$(json_string "$server")" "$(json_string "$tool")" "$compression" "$bytes" "$seconds" |
+  "$ORCH_N" "$(json_string "$VERSION")" "$(json_string "$server")" "$(json_string "$pg_tool")" "$compression" "$bytes" "$seconds" |
   write_atomically "$backups/${name%.dump}.json"
 rm -f "$partial.sum" "$partial.errors"
 printf '%s\n' "$backups/$name" | write_atomically "$ORCH_DEPLOYMENT/backup"

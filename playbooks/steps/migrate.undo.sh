@@ -17,7 +17,6 @@ if [ ! -f "$ORCH_STEP/began" ]; then
   say 'the schema had not been touched'
   exit 0
 fi
-database=''
 if database_container; then
   end_sessions "$database" || die "Sessions of this deployment are still open in $DB_SERVICE."
 fi

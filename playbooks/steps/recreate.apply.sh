@@ -88,7 +88,7 @@ fi
 } | write_atomically "$ORCH_DEPLOYMENT/restart-policies"
 {
   [ ! -f "$ORCH_DEPLOYMENT/stopped" ] || cat "$ORCH_DEPLOYMENT/stopped"
-  awk 'NR == FNR { old[$1] = 1; next } $1 in old { print $2, $3 }' "$ORCH_STEP/before" "$ORCH_STEP/died"
+  awk 'FILENAME == ARGV[1] { old[$1] = 1; next } $1 in old { print $2, $3 }' "$ORCH_STEP/before" "$ORCH_STEP/died"
 } | write_atomically "$ORCH_DEPLOYMENT/stopped"
 
 new='' unchanged='' json='' started_ms=''

@@ -20,7 +20,7 @@ if [ ! -f "$ORCH_STEP/before" ]; then
 fi
 
 all_containers | of_services "$@" >"$ORCH_STEP/now"
-new=$(awk 'NR == FNR { old[$1] = 1; next } !($1 in old) { print $1 }' "$ORCH_STEP/before" "$ORCH_STEP/now")
+new=$(awk 'FILENAME == ARGV[1] { old[$1] = 1; next } !($1 in old) { print $1 }' "$ORCH_STEP/before" "$ORCH_STEP/now")
 
 # Did any new container ever run? Settled once, before the first of them goes: the schema's undo depends on it.
 if [ ! -f "$ORCH_STEP/ran" ]; then
@@ -62,7 +62,7 @@ fi
 for id in $new; do
   service=$(awk -v id="$id" '$1 == id { print $2 }' "$ORCH_STEP/now")
   name=$(docker inspect -f '{{.Name}}' "$id")
-  kept=$(awk -v service="$service" 'NR == FNR { old[$1] = 1; next } $2 == service && $1 in old' "$ORCH_STEP/before" "$ORCH_STEP/now")
+  kept=$(awk -v service="$service" 'FILENAME == ARGV[1] { old[$1] = 1; next } $2 == service && $1 in old' "$ORCH_STEP/before" "$ORCH_STEP/now")
   case $name in
   */[0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f]_*) half=1 ;;
   *) half=0 ;;
