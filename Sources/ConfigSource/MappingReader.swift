@@ -1,7 +1,7 @@
 public import Diagnostics
 
-/// Reads a mapping by a table of keys and reports every fault: unknown and missing keys at once, wrong values when they are asked for.
-/// An accessor answers nil if the key isn't there, or if its value is wrong and was reported.
+/// Reads a mapping by a table of keys and reports every fault: unknown and missing keys at once, wrong values when
+/// they are asked for. An accessor answers nil if the key isn't there, or if its value is wrong and was reported.
 public struct MappingReader {
   public let path: String
   public let location: SourceLocation
@@ -257,7 +257,8 @@ public struct MappingReader {
     return list
   }
 
-  /// A mapping of names to texts. Numbers, true and false count as their own text; what YAML readers disagree about needs quotes.
+  /// A mapping of names to texts. Numbers, true and false count as their own text; what YAML readers disagree about
+  /// needs quotes.
   public func stringMap(_ key: String) -> [(name: String, value: String, location: SourceLocation)]? {
     guard let list = mapping(key, of: "names to texts") else { return nil }
     return list.compactMap { entry in

@@ -3,7 +3,8 @@ import Yams
 
 /// Text to nodes. The only place that knows Yams.
 ///
-/// A YamlError is never shown as it is: the one for duplicate keys holds the whole file. Its fields are put into words here.
+/// A YamlError is never shown as it is: the one for duplicate keys holds the whole file. Its fields are put into
+/// words here.
 public enum YAMLParser {
   /// Bounds on what aliases can make of a small file.
   static let nodeLimit = 20_000
@@ -18,15 +19,16 @@ public enum YAMLParser {
     var renamed: [Place: String] = [:]
     while true {
       do {
-        // The encoding is given: the default asks an environment variable, and prints. The basic resolver guesses no types.
+        // The encoding is given: the default asks an environment variable, and prints. The basic resolver guesses no
+        // types.
         guard let root = try compose(yaml: text.text, .basic, .default, .utf8) else {
           return YAMLNode(.scalar(YAMLScalar("", isPlain: true)), at: source.location(line: 1, column: 1))
         }
         var conversion = Conversion(source: source, renamed: renamed, diagnostics: diagnostics)
         return conversion.convert(root, depth: 0)
       } catch YamlError.duplicatedKeysInMapping(let names, let context) {
-        // Yams gives up at the first mapping with duplicates and names only the first of the keys. That key gets another
-        // name of the same length, and the text is read again, until the later ones can be pointed at.
+        // Yams gives up at the first mapping with duplicates and names only the first of the keys. That key gets
+        // another name of the same length, and the text is read again, until the later ones can be pointed at.
         let place = Place(line: context.mark.line, column: context.mark.column)
         guard let name = names.first, renamed.count < duplicateLimit,
           let changed = rename(name, at: place, in: text, serial: renamed.count)

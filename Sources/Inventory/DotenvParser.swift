@@ -52,12 +52,17 @@ struct DotenvEntry: Sendable, Equatable {
   var trailingComment: DotenvComment?
 }
 
-/// The dotenv dialect of Compose 2.26: names, three kinds of quotes, `${}` forms, comments. By hand, since places matter.
+/// The dotenv dialect of Compose 2.26: names, three kinds of quotes, `${}` forms, comments. By hand, since places
+/// matter.
 struct DotenvParser {
   private let scalars: [Unicode.Scalar]
   private let file: String
   private let diagnostics: DiagnosticCollector
   private let knowsGenerate: Bool
+  /// The entry that is being read.
+  private var entryName = ""
+  /// In data, unlike in a template, what looks like a name may be a piece of a password: messages don't repeat it.
+  private var hidesValues: Bool { !knowsGenerate }
   private var index = 0
   private var line = 1
   private var column = 1
@@ -153,12 +158,16 @@ struct DotenvParser {
       return
     }
     guard Names.isVariable(name) else {
-      diagnostics.error(
-        at: location,
-        name.isEmpty ? "a name is missing before `=`" : "`\(name.prefix(40))` isn't a name for a variable",
-        help: "letters, digits and _, and no digit at its beginning")
+      // A long one may be a line of a key that ends in `=`.
+      let what =
+        name.isEmpty
+        ? "a name is missing before `=`"
+        : name.count > 24 || hidesValues
+          ? "what stands before `=` isn't a name for a variable" : "`\(name)` isn't a name for a variable"
+      diagnostics.error(at: location, what, help: "letters, digits and _, and no digit at its beginning")
       return
     }
+    entryName = name
     advance()
     let hadBlank = current == " " || current == "\t"
     skipBlanks()
@@ -316,14 +325,16 @@ struct DotenvParser {
       guard let message = message(from: location) else { return nil }
       return .reference(name, .required(message, emptyCounts: emptyCounts), location)
     case "+":
+      let shown = hidesValues ? "NAME" : name
       diagnostics.error(
-        at: location, "`${\(name):+…}` isn't supported",
+        at: location, "`${\(shown):+…}` isn't supported",
         help: "known are ${NAME}, ${NAME:-default} and ${NAME:?message}")
     case nil, "\n": unclosed(location)
     default:
+      let shown = hidesValues ? "NAME" : name
       diagnostics.error(
-        at: here, "after `${\(name)` only `}`, `:-` and `:?` may stand",
-        help: "like ${\(name):-default} or ${\(name):?what it is for}")
+        at: here, "after `${\(shown)` only `}`, `:-` and `:?` may stand",
+        help: "like ${\(shown):-default} or ${\(shown):?what it is for}")
     }
     return nil
   }

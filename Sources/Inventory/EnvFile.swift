@@ -3,9 +3,9 @@ import Diagnostics
 
 /// The env file of a release, in the dotenv dialect that Compose reads.
 ///
-/// Measured on Compose 2.26.1: without quotes `$` is expanded and ` #` begins a comment; in single quotes everything is itself except `\'`,
-/// so that a value with a backslash before a quote or at its end can't be written there; in double quotes `\\`, `\"`, `\$` and `\n` are read
-/// as one would expect.
+/// Measured on Compose 2.26.1: without quotes `$` is expanded and ` #` begins a comment; in single quotes everything
+/// is itself except `\'`, so that a value with a backslash before a quote or at its end can't be written there; in
+/// double quotes `\\`, `\"`, `\$` and `\n` are read as one would expect.
 public enum EnvFile {
   public struct UnwritableValue: Error, Sendable, Equatable {
     public var name: String
@@ -13,8 +13,8 @@ public enum EnvFile {
     public var reason: String
   }
 
-  /// One line per value, in the given order; the same values give the same bytes. Throws `UnwritableValue` for control characters, and for line
-  /// breaks in anything but `@type pem`.
+  /// One line per value, in the given order; the same values give the same bytes. Throws `UnwritableValue` for
+  /// control characters, and for line breaks in anything but `@type pem`.
   public static func render(_ values: [ResolvedValue]) throws -> String {
     var text = ""
     for value in values {
@@ -54,8 +54,8 @@ public enum EnvFile {
     return scalar == "\t" || (scalar.value >= 0x20 && !(0x7F...0x9F).contains(scalar.value) && scalar != "\u{FEFF}")
   }
 
-  /// Reads our own files and ordinary dotenv files: names and values in their order, the last of equal names wins. `${NAME}` is filled in
-  /// from the lines above. Throws `ConfigurationError`, which never shows a value.
+  /// Reads our own files and ordinary dotenv files: names and values in their order, the last of equal names wins.
+  /// `${NAME}` is filled in from the lines above. Throws `ConfigurationError`, which never shows a value.
   public static func read(_ bytes: [UInt8], file: String) throws -> [(name: String, value: String)] {
     let diagnostics = DiagnosticCollector()
     guard let source = SourceText(file: file, bytes: bytes, diagnostics: diagnostics) else {
@@ -65,7 +65,7 @@ public enum EnvFile {
     parser.parse()
     var values: [(name: String, value: String)] = []
     var known: [String: Int] = [:]
-    func text(of parts: [EnvPart]) -> String {
+    func text(of parts: [EnvPart], in entry: String) -> String {
       parts.map { part in
         switch part {
         case .literal(let text): return text
@@ -75,11 +75,11 @@ public enum EnvFile {
           switch fallback {
           case .value(let inner, let emptyCounts):
             if let value, emptyCounts || !value.isEmpty { return value }
-            return text(of: inner)
+            return text(of: inner, in: entry)
           case .none, .required:
             guard let value else {
               diagnostics.error(
-                at: location, "\(name) isn't defined in the lines above",
+                at: location, "a `$` in the value of \(entry) refers to a name that the lines above don't define",
                 help: "a dollar itself is written $$, or stands in single quotes")
               return ""
             }
@@ -89,7 +89,7 @@ public enum EnvFile {
       }.joined()
     }
     for entry in parser.entries {
-      let value = text(of: entry.parts)
+      let value = text(of: entry.parts, in: entry.name)
       if let index = known[entry.name] {
         values[index].value = value
       } else {

@@ -4,7 +4,8 @@ public import Diagnostics
 public struct EnvRequest: Sendable {
   /// The inventory's `env.from`: the first that has a value wins.
   public var from: [EnvSource]
-  /// What each source has, by name. `.generated` is what the host keeps in generated.env, `.host` the running release's env.
+  /// What each source has, by name. `.generated` is what the host keeps in generated.env, `.host` the running
+  /// release's env.
   public var values: [EnvSource: [String: String]]
   /// Names that the deployment sets itself (`VERSION`); they may be referred to, and not defined.
   public var builtins: [String: String]

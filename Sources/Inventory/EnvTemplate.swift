@@ -1,7 +1,8 @@
 import ConfigSource
 public import Diagnostics
 
-/// env.template: the names that a release's env file holds, and where each value comes from. docs/inventory.md, "The env template".
+/// env.template: the names that a release's env file holds, and where each value comes from. docs/inventory.md, "The
+/// env template".
 public struct EnvTemplate: Sendable, Equatable {
   public struct Entry: Sendable, Equatable {
     public var name: String
@@ -108,10 +109,9 @@ public struct EnvTemplate: Sendable, Equatable {
       if what == "default", text.isEmpty { continue }
       guard let expected = entry.type.fault(in: text) else { continue }
       let isSecret = entry.isMarkedSecret || Secrecy.isSecret(name: entry.name)
+      let shown = isSecret ? "" : " `\(text.prefix(60))`"
       diagnostics.error(
-        at: entry.valueLocation,
-        "\(entry.name): the \(what)\(isSecret ? "" : " `\(text.prefix(60))`") doesn't fit its type: expected \(expected)"
-      )
+        at: entry.valueLocation, "\(entry.name): the \(what)\(shown) doesn't fit its type: expected \(expected)")
     }
   }
 

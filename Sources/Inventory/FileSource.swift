@@ -34,7 +34,8 @@ public struct FileSource: Sendable {
     read: { [UInt8](try Data(contentsOf: URL(filePath: $0))) },
     list: { try FileManager.default.contentsOfDirectory(atPath: $0).sorted() })
 
-  /// Files in memory, by absolute path; folders are there because something lies in them. A path that ends in `/` is an empty folder.
+  /// Files in memory, by absolute path; folders are there because something lies in them. A path that ends in `/` is
+  /// an empty folder.
   public static func memory(_ files: [String: String]) -> FileSource {
     memory(files.mapValues { Array($0.utf8) })
   }

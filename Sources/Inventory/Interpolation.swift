@@ -1,7 +1,8 @@
 import ConfigSource
 import Diagnostics
 
-/// `${name}` in a playbook. A name that nobody defines is an error; `$$` is a dollar; a dollar before anything else stays.
+/// `${name}` in a playbook. A name that nobody defines is an error; `$$` is a dollar; a dollar before anything else
+/// stays.
 struct Interpolation {
   /// Names that are set by orchestrate, never by `vars` or `--set`.
   static let reserved = ["version", "environment", "app", "project", "revision"]

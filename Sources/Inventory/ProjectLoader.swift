@@ -27,6 +27,18 @@ public struct LoadedProject: Sendable {
   /// Nil: the inventory names no template.
   public var template: EnvTemplate?
   public var warnings: [Diagnostic]
+
+  public init(
+    project: Project, inventory: Inventory, playbook: Playbook, playbookText: String, template: EnvTemplate? = nil,
+    warnings: [Diagnostic] = []
+  ) {
+    self.project = project
+    self.inventory = inventory
+    self.playbook = playbook
+    self.playbookText = playbookText
+    self.template = template
+    self.warnings = warnings
+  }
 }
 
 /// The door to a project's configuration.
@@ -40,7 +52,8 @@ public struct LoadedProject: Sendable {
 /// let env = try loaded.template?.resolve(EnvRequest(from: inventory.env.from, values: [.environment: [:]], …))
 /// ```
 ///
-/// All methods throw `ConfigurationError` with the faults of all files at once (exit status 78). Nothing is kept between calls.
+/// All methods throw `ConfigurationError` with the faults of all files at once (exit status 78). Nothing is kept
+/// between calls.
 public struct ProjectLoader: Sendable {
   public var files: FileSource
   /// The project is looked for here and in the folders above.
@@ -78,7 +91,8 @@ public struct ProjectLoader: Sendable {
   ) {
     let diagnostics = DiagnosticCollector()
     let project = try project()
-    let inventory = try self.inventory(chosen(environment, of: project, diagnostics), of: project, diagnostics).inventory
+    let name = try chosen(environment, of: project, diagnostics)
+    let inventory = self.inventory(name, of: project, diagnostics).inventory
     try diagnostics.throwIfErrors()
     guard let inventory else { throw ConfigurationError(diagnostics.diagnostics) }
     return (project, inventory, diagnostics.warnings)

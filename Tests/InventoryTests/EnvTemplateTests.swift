@@ -234,6 +234,24 @@ private func faults(_ body: () throws -> Void) -> [String] {
     }
   }
 
+  @Test func rendersInOrderAndAlwaysAlike() throws {
+    let values = try resolve("B=2\nA=x y\n# @secret\nC=${V}", request([.vault: ["V": "s$"]])).values
+    #expect(try EnvFile.render(values) == "B=2\nA='x y'\nC='s$'\n")
+    #expect(try EnvFile.render([]) == "")
+  }
+
+  /// What a broken file holds may be a password: no message repeats a piece of it.
+  @Test(arguments: [
+    "PW=canary${canary", "PW=x$canary", "PW=\"canary", "PW='canary' canary", "PW=${canary!x}", "x-canary=1",
+    "PW=${canary:+x}", "canary",
+    "PW=a\\$canary", "PW=${CANARY:?canary}", "MII+vQ/BADANcanary==",
+  ])
+  func messagesNeverShowValues(text: String) {
+    let found = faults { _ = try EnvFile.read(Array(text.utf8), file: ".env") }
+    #expect(!found.joined().lowercased().contains("canary") && !found.joined().contains("MII"), "\(found)")
+    #expect(!found.isEmpty)
+  }
+
   @Test func ordinaryFiles() throws {
     let text = "\u{FEFF}# comment\r\nexport A=1\r\n\r\nB = two words # c\r\nC=\"x ${A} y\"\r\nD=${E:-d}\r\nA=3\r\n"
     let values = try EnvFile.read(Array(text.utf8), file: ".env")
