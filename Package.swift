@@ -40,6 +40,7 @@ let embedded = [
   "host/stub.sh",
   "host/switch.sh",
   "queries/backups.query.sh",
+  "queries/health.query.sh",
   "queries/plan.query.sh",
   "queries/scratch.query.sh",
   "queries/status.query.sh",
@@ -66,6 +67,10 @@ let embedded = [
   "steps/run.undo.sh",
   "steps/seal.apply.sh",
   "steps/seal.undo.sh",
+  "templates/init.compose.yml",
+  "templates/init.env.template",
+  "templates/init.inventory.yml",
+  "templates/init.workflow.yml",
 ]
 
 let package = Package(

@@ -25,6 +25,7 @@ public enum Playbooks {
     EmbeddedFile(path: "probe.py", bytes: PackageResources.probe_py),
     EmbeddedFile(path: "probe.sh", bytes: PackageResources.probe_sh),
     EmbeddedFile(path: "queries/backups.query.sh", bytes: PackageResources.backups_query_sh),
+    EmbeddedFile(path: "queries/health.query.sh", bytes: PackageResources.health_query_sh),
     EmbeddedFile(path: "queries/plan.query.sh", bytes: PackageResources.plan_query_sh),
     EmbeddedFile(path: "queries/scratch.query.sh", bytes: PackageResources.scratch_query_sh),
     EmbeddedFile(path: "queries/status.query.sh", bytes: PackageResources.status_query_sh),
@@ -60,4 +61,12 @@ public enum Playbooks {
 
   /// The command line of the exec channel that begins the conversation.
   public static let stub = EmbeddedFile(path: "stub.sh", bytes: PackageResources.stub_sh)
+
+  /// What `orchestrate init` writes, by path in the project; `@APP@` stands for the app's name.
+  public static let project: [EmbeddedFile] = [
+    EmbeddedFile(path: "inventories/prod.yml", bytes: PackageResources.init_inventory_yml),
+    EmbeddedFile(path: "compose.prod.yml", bytes: PackageResources.init_compose_yml),
+    EmbeddedFile(path: "env.template", bytes: PackageResources.init_env_template),
+    EmbeddedFile(path: ".github/workflows/deploy.yml", bytes: PackageResources.init_workflow_yml),
+  ]
 }

@@ -72,7 +72,8 @@ struct Orchestrate: AsyncParsableCommand {
     version: toolVersion,
     subcommands: [
       PlanCommand.self, DeployCommand.self, RollbackCommand.self, AttachCommand.self, StatusCommand.self, HistoryCommand.self,
-      LockCommand.self, LogsCommand.self, ExecCommand.self, SSHCommand.self, RunCommand.self, BackupsCommand.self,
+      HealthCommand.self, LockCommand.self, BackupCommand.self, PruneCommand.self, EnvCommand.self, DoctorCommand.self,
+      InitCommand.self, LogsCommand.self, ExecCommand.self, SSHCommand.self, RunCommand.self, BackupsCommand.self,
       InventoryCommand.self,
     ])
 }

@@ -18,10 +18,12 @@ struct DeploymentCommand: Sendable {
   var options = DeployOptions()
   var follow = true
 
-  func run(_ kind: DeploymentRequest.Kind) async throws {
+  /// - Parameter narrow: makes another playbook of the one that was loaded (`backup`: its backup steps alone).
+  func run(_ kind: DeploymentRequest.Kind, narrow: ((Playbook) -> Playbook)? = nil) async throws {
     let context = CommandContext.current
     let session = ProjectSession(global, context: context)
-    let loaded = try session.load(environment: environment, playbook: playbook, version: version, set: set)
+    var loaded = try session.load(environment: environment, playbook: playbook, version: version, set: set)
+    if let narrow { loaded.playbook = narrow(loaded.playbook) }
     let host = try session.host(of: loaded.inventory)
     try checkNames(loaded.playbook)
     var request = DeploymentRequest(
@@ -49,8 +51,9 @@ struct DeploymentCommand: Sendable {
     let run = DeploymentRun(
       request: request, host: host.name, catalog: .standard(loaded.playbook), client: client, sha256: { SHA256.hex($0) },
       emit: { view.handle($0) })
+    let name = loaded.inventory.environment
     let interrupts = Interrupts { kind, count in
-      if count > 1, kind == .interrupt { leaveNow(screen: screen, environment: loaded.inventory.environment) }
+      if count > 1, kind == .interrupt { leaveNow(screen: screen, environment: name) }
       Task { await run.interrupt(reason: reason(of: kind)) }
     }
     let summary = await run.run()

@@ -50,12 +50,13 @@ struct ReadingCommand: Sendable {
     async let history = attachment.request("get \(paths.state)/history.jsonl")
     async let holder = attachment.request("get \(paths.state)/holder")
     async let containers = attachment.request("query status 0", body: [])
+    async let gates = attachment.request("query health 0", body: [])
     let releaseText = try await release.found, holderText = try await holder.found
     return HostReport(
       host: host.name, facts: HostFacts(parsing: try await facts.text),
       release: try releaseText.map { try Release(json: $0, host: host.name) },
       history: HistoryEntry.all(in: try await history.found ?? ""), holder: holderText.flatMap { LockHolder(json: $0) },
-      containers: try await containers.text, app: inventory.services.app)
+      containers: try await containers.text, gates: try await gates.text, app: inventory.services.app)
   }
 
   /// Prints a document: as JSON, or as the given text.

@@ -79,12 +79,14 @@ public struct HostReport: Sendable {
   public var holder: LockHolder?
   /// Output of queries/status.query.sh.
   public var containers: String
+  /// Output of queries/health.query.sh: what each gate of the running release answers now.
+  public var gates: String
   /// Services of the app, as the inventory names them; the others can only degrade it.
   public var app: [String]
 
   public init(
     host: String, facts: HostFacts, release: Release?, history: [HistoryEntry], holder: LockHolder?, containers: String,
-    app: [String]
+    gates: String, app: [String]
   ) {
     self.host = host
     self.facts = facts
@@ -92,6 +94,7 @@ public struct HostReport: Sendable {
     self.history = history
     self.holder = holder
     self.containers = containers
+    self.gates = gates
     self.app = app
   }
 
@@ -137,6 +140,10 @@ public struct HostReport: Sendable {
       status.since = status.services.compactMap(\.started).max()
     }
     var reasons = faults.map(\.text)
+    for probe in HealthDocument.Probe.all(in: gates) where !probe.healthy {
+      reasons.append("\(probe.service ?? probe.probe): \(probe.message ?? "not healthy")")
+      if status.state == .healthy { status.state = .degraded }
+    }
     if status.openDeployment != nil, facts["locked"] != "1" {
       reasons.append("deployment \(facts["open"]) was left open; the next deploy or rollback closes it first")
       if status.state == .healthy { status.state = .degraded }
@@ -162,5 +169,19 @@ public struct HostReport: Sendable {
     let last = container["state"]?["Health"]?["Log"]?.arrayValue?.last?["Output"]?.stringValue?
       .split(separator: "\n").first.map { ": \($0)" } ?? ""
     return "\(name) is \(health)\(last)"
+  }
+}
+
+extension HealthDocument.Probe {
+  /// Lines of queries/health.query.sh; what isn't one is passed over.
+  public static func all(in text: String) -> [HealthDocument.Probe] {
+    text.split(separator: "\n").compactMap { line in
+      guard let value = try? JSONValue(parsing: String(line)), let healthy = value["healthy"]?.boolValue else { return nil }
+      var probe = HealthDocument.Probe(probe: value["probe"]?.stringValue ?? "gate", healthy: healthy)
+      probe.service = value["service"]?.stringValue
+      let reason = value["reason"]?.stringValue ?? "", answer = value["answer"]?.stringValue ?? ""
+      probe.message = [reason, answer].filter { !$0.isEmpty }.joined(separator: ": ")
+      return probe
+    }
   }
 }

@@ -1,0 +1,54 @@
+internal import ArgumentParser
+internal import Crypto
+internal import Diagnostics
+internal import Engine
+internal import Inventory
+internal import Views
+
+struct EnvCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "env",
+    abstract: "The env file that a deploy would write, by name: where each value comes from, never a secret.",
+    discussion: """
+      Examples:
+        orchestrate env prod
+        orchestrate env prod --diff
+      """)
+
+  @Argument(help: "The environment. Default: the only inventory, or the one with `default: true`.") var environment: String?
+  @Flag(help: "Only what differs from the running release.") var diff = false
+  @Option(name: .customLong("set"), help: ArgumentHelp("A value of the env file.", valueName: "name=value")) var assignments: [String] = []
+  @OptionGroup var global: GlobalOptions
+
+  func validate() throws { _ = try parseAssignments(assignments) }
+
+  func run() async throws {
+    let command = try ReadingCommand(global, environment: environment)
+    let paths = command.paths
+    let (release, env, generated) = try await command.converse { attachment in
+      async let release = attachment.request("get \(paths.current)/release.json")
+      async let env = attachment.request("get \(paths.current)/.env")
+      async let generated = attachment.request("get \(paths.state)/generated.env")
+      return (try await release.found, try await env.found, try await generated.found)
+    }
+    let current = try release.map { try Release(json: $0, host: command.host.name) }
+    let loaded = try command.session.load(environment: environment, playbook: "deploy", version: current?.version ?? "v0")
+    let client = LiveDeploymentClient(
+      connector: command.connector, session: command.session, loaded: loaded, flags: try parseAssignments(assignments),
+      version: current?.version ?? "")
+    let resolved = try client.resolveEnv(host: env, generated: generated, current: current)
+    var document = EnvDocument(environment: command.inventory.environment, app: command.inventory.app, host: command.host.name)
+    var before = current?.env ?? [:]
+    for value in resolved?.values ?? [] {
+      let old = before.removeValue(forKey: value.name)
+      let difference: EnvDocument.Entry.Difference =
+        old == nil ? .added : old == SHA256.hex(Array(value.value.utf8)) ? .same : .changed
+      document.entries.append(
+        .init(
+          name: value.name, secret: value.isSecret, origin: value.origin.description, value: value.value, difference: difference))
+    }
+    for name in before.keys.sorted() { document.entries.append(.init(name: name, secret: true, difference: .removed)) }
+    if diff { document.entries.removeAll { $0.difference == .same } }
+    try command.answer(document, global) { document.text(width: $1, style: $0) }
+  }
+}

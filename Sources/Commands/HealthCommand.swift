@@ -1,0 +1,46 @@
+internal import ArgumentParser
+internal import Engine
+internal import Inventory
+internal import Views
+
+struct HealthCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "health",
+    abstract: "Ask the running release's gates once; exit status 1 if one isn't healthy.",
+    discussion: """
+      Gates inside containers are asked on the host; `url:` gates from here, over the way that users take.
+
+      Examples:
+        orchestrate health prod
+        orchestrate health prod --json
+      """)
+
+  @Argument(help: "The environment. Default: the only inventory, or the one with `default: true`.") var environment: String?
+  @OptionGroup var global: GlobalOptions
+
+  func run() async throws {
+    let command = try ReadingCommand(global, environment: environment)
+    let answer = try await command.converse { try await $0.request("query health 0", body: []) }
+    var document = HealthDocument(
+      environment: command.inventory.environment, app: command.inventory.app, probes: HealthDocument.Probe.all(in: answer.text))
+    for index in document.probes.indices { document.probes[index].host = command.host.name }
+    let loaded = try command.session.load(environment: environment, playbook: "deploy", version: nil)
+    for step in loaded.playbook.steps {
+      guard case .health(var settings) = step.settings, case .url(let url) = settings.probe else { continue }
+      settings.within = .zero
+      settings.stable = .zero
+      let result = await URLGate(url: url, settings: settings).run(sleep: { _ in }, uptime: { 0 })
+      var probe = HealthDocument.Probe(probe: url, healthy: result.succeeded)
+      probe.message = result.message
+      document.probes.append(probe)
+    }
+    if answer.tag != "output", document.isGood {
+      var probe = HealthDocument.Probe(probe: "host", healthy: false)
+      probe.host = command.host.name
+      probe.message = answer.text
+      document.probes.append(probe)
+    }
+    try command.answer(document, global) { document.text(width: $1, style: $0) }
+    if !document.isGood { throw ExitCode(1) }
+  }
+}
