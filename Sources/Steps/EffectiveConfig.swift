@@ -78,7 +78,7 @@ public func effectiveConfig(_ context: StepContext) -> EffectiveConfig? {
     var builder = EffectiveConfigBuilder(context: context, releaseDirectory: nil)
     return builder.build()
   }
-  guard context.config != nil, !(context.images.isEmpty && context.currentConfig == nil) else { return nil }
+  guard let config = context.config, !context.images.isEmpty || imagesToPull(context, config).isEmpty else { return nil }
   let reported = context.reported.values.lazy.compactMap { $0["release_directory"]?.stringValue }.first
   let directory = reported ?? ProjectPaths(project: context.inventory.project).release(context.number)
   var builder = EffectiveConfigBuilder(context: context, releaseDirectory: directory)

@@ -25,15 +25,17 @@ public struct EnvStep: StepKind {
     var files: [StepPayload.File] = []
     let values = context.env ?? []
     if context.env != nil {
-      let text = try envFile(values.map { ($0.name, $0.value) })
+      let text = try EnvFile.render(values)
       files.append(StepPayload.File("env", bytes: Array(text.utf8)))
     }
     if !context.generated.isEmpty {
-      let generated = context.generated.sorted { $0.key < $1.key }.map { ($0.key, $0.value.reveal()) }
-      files.append(StepPayload.File("generated", bytes: Array(try envFile(generated).utf8)))
+      let lines = try context.generated.sorted { $0.key < $1.key }.map {
+        try EnvFile.line(name: $0.key, value: $0.value.reveal(), multiline: true)
+      }
+      files.append(StepPayload.File("generated", bytes: Array((lines.joined(separator: "\n") + "\n").utf8)))
     }
     // VERSION is the deployment's; it stands in a file of its own so that `env_file: .env` doesn't carry it into every container.
-    files.append(StepPayload.File("version.env", bytes: Array(try envFile([("VERSION", context.version)]).utf8)))
+    files.append(StepPayload.File("version.env", bytes: Array("\(try EnvFile.line(name: "VERSION", value: context.version))\n".utf8)))
     files.append(StepPayload.File("check.json", bytes: Array(checkFile(values.map(\.name)).utf8)))
     return StepPayload(
       script: "env", timeout: .seconds(60), hasUndo: true,
@@ -65,10 +67,12 @@ public func verifyEnv(_ context: StepContext, _ config: ComposeConfig) -> [Strin
       continue
     }
     // A service that reads the file in another dialect (`format: raw`) gets the quotes too.
-    guard let written = try? quoted(value.name, value.value), written != value.value else { continue }
+    guard let line = try? EnvFile.line(name: value.name, value: value.value, multiline: true) else { continue }
+    let written = line.dropFirst(value.name.count + 1)
+    if written == value.value { continue }
     for service in config.serviceNames {
       let seen = config.service(service)?["environment"]?[value.name]?.stringValue.map(unescapeDollars)
-      if seen == written { differing.insert(value.name) }
+      if let seen, seen == written { differing.insert(value.name) }
     }
   }
   return differing.sorted()
