@@ -59,8 +59,8 @@ struct LiveDeploymentClient: DeploymentClient {
 
   func ask(_ question: DeploymentQuestion) async -> String? {
     guard session.context.isInteractive else { return nil }
-    let choices = question.choices.joined(separator: "/")
-    guard let line = await session.context.readLine("\(question.text) [\(choices)] ") else { return nil }
+    // The question itself was shown by the view, which knows what else stands on the terminal.
+    guard let line = await session.context.readLine("") else { return nil }
     let word = line.lowercased()
     if word.isEmpty { return question.choices.first }
     return question.choices.first { $0.hasPrefix(word) } ?? "no"
