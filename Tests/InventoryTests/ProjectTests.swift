@@ -99,6 +99,24 @@ private func faults(_ body: () throws -> Void) -> [String] {
     #expect(rollback.playbookText == builtin["rollback"])
   }
 
+  /// The examples are good, from the disk, with their templates.
+  @Test(arguments: [("http-service", "web"), ("market-bot", "bot")]) func examples(name: String, service: String) throws
+  {
+    let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+      .deletingLastPathComponent()
+    let loader = ProjectLoader(startDirectory: root.appending(path: "examples/\(name)/scripts").path)
+    let loaded = try loader.load(environment: nil, playbook: "deploy", builtin: [:], version: "v1.0.0")
+    #expect(loaded.warnings.isEmpty)
+    #expect(loaded.inventory.services.app == [service])
+    let env = try #require(loaded.template).resolve(
+      EnvRequest(
+        from: loaded.inventory.env.from, values: [.environment: ["TELEGRAM_TOKEN": "t"]], environment: "prod",
+        generate: { String(repeating: "x", count: $0) }))
+    #expect(env.generated.contains("DB_PASSWORD"))
+    let open = env.values.filter { $0.name.hasSuffix("_URL") && !$0.isSecret }
+    #expect(open.isEmpty)
+  }
+
   /// The playbooks that come with the product are good.
   @Test(arguments: ["deploy", "rollback"]) func builtInPlaybooks(name: String) throws {
     let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
