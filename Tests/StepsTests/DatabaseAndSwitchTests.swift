@@ -52,7 +52,8 @@ private func parameters(_ payload: StepPayload) -> [String: String] {
     var same = context(pending: [])
     same.current?.version = "v2"
     same.config = same.currentConfig
-    same.images["bot"] = Release.Image(reference: "bot:1", digest: "sha256:ab", id: "sha256:ab", tag: "orchestrate/market-bot/bot:ab")
+    same.images["bot"] = Release.Image(
+      reference: "bot:1", digest: "sha256:ab", id: "sha256:ab", tag: "orchestrate/market-bot/bot:ab")
     same.currentConfig = effectiveConfig(same)?.config
     #expect(BackupStep().plan(same).isEmpty)
     #expect(HealthStep().plan(same).isEmpty)

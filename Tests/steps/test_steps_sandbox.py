@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import threading
 import time
 
 import pytest
@@ -279,13 +280,16 @@ def test_probes(bot, probe, healthy, text):
 
 def test_the_one_who_asks_ends_with_the_gate(bot):
     number = bot.deployment("v1.1.0")
-    good(bot.gate(number))
     [(id, _, _)] = bot.project.containers()["bot"]
 
-    def alone():
-        return "http.client" not in bot.droplet.run(f"docker top {id} -o args").text
+    def asked():
+        return "http.client" in bot.droplet.run(f"docker top {id} -o pid,args").text
 
-    wait_for(alone, 10)
+    gate = threading.Thread(target=bot.gate, args=(number,), kwargs=dict(STATUS="299", WITHIN_MS=10000))
+    gate.start()
+    wait_for(asked, 20)
+    gate.join()
+    wait_for(lambda: not asked(), 10)
 
 
 # ---- schema
