@@ -165,7 +165,9 @@ public struct KnownHosts: Sendable {
       if pattern.first == UInt8(ascii: "*") {
         pattern = pattern.dropFirst()
         retry = (pattern, text)
-      } else if let character = text.first, let wanted = pattern.first, wanted == UInt8(ascii: "?") || wanted == character {
+      } else if let character = text.first, let wanted = pattern.first,
+        wanted == UInt8(ascii: "?") || wanted == character
+      {
         pattern = pattern.dropFirst()
         text = text.dropFirst()
       } else if text.isEmpty, pattern.isEmpty {

@@ -51,7 +51,8 @@ public struct OpenSSHConfiguration: Sendable, Equatable {
     jumps = given("proxyjump").map(Self.jumps) ?? []
     proxyCommand = jumps.isEmpty ? given("proxycommand") : nil
     let tokens: [Character: String] = [
-      "%": "%", "d": home, "h": hostName, "n": host, "k": hostKeyAlias ?? host, "p": String(port), "r": user, "u": localUser,
+      "%": "%", "d": home, "h": hostName, "n": host, "k": hostKeyAlias ?? host, "p": String(port), "r": user,
+      "u": localUser,
     ]
     func expand(_ path: String) -> String { Self.expand(path, home, tokens) }
     identityFiles = (values["identityfile"] ?? []).filter { $0 != "none" }.map { expand(Self.unquoted($0)) }

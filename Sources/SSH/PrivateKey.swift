@@ -1,7 +1,9 @@
 import COpenSSL
 
 /// A private key that is open: signs for its public key. OpenSSL does the arithmetic.
-final class PrivateKey: @unchecked Sendable {  // an EVP_PKEY isn't changed any more; each signature has a context of its own
+///
+/// Sendable because the EVP_PKEY isn't changed any more, and each signature has a context of its own.
+final class PrivateKey: @unchecked Sendable {
   let publicBlob: [UInt8]
   /// `ssh-ed25519`, `ecdsa-sha2-nistp256`, …, `ssh-rsa`.
   let type: String
@@ -45,7 +47,9 @@ final class PrivateKey: @unchecked Sendable {  // an EVP_PKEY isn't changed any 
       // RSAPublicKey ::= SEQUENCE { modulus, publicExponent } (RFC 8017, A.1.1)
       guard let der = encodedPublicKey(key) else { return nil }
       var reader = DERReader(der[...])
-      guard var sequence = reader.sequence(), let modulus = sequence.integer(), let exponent = sequence.integer() else { return nil }
+      guard var sequence = reader.sequence(), let modulus = sequence.integer(), let exponent = sequence.integer() else {
+        return nil
+      }
       blob.string("ssh-rsa")
       blob.mpint(exponent)
       blob.mpint(modulus)

@@ -22,7 +22,9 @@ struct PrivateKeyFile: Sendable {
   init(_ text: [UInt8]) throws(Fault) {
     guard let normalised = Self.normalise(text) else { throw .notAKey }
     if normalised.label == "OPENSSH PRIVATE KEY" {
-      guard let data = Base64.decode(normalised.body.utf8), let container = OpenSSHContainer(data) else { throw .notAKey }
+      guard let data = Base64.decode(normalised.body.utf8), let container = OpenSSHContainer(data) else {
+        throw .notAKey
+      }
       format = .openSSH(container)
       publicBlob = container.publicBlob
       isEncrypted = container.cipher != "none"
@@ -102,7 +104,9 @@ struct PrivateKeyFile: Sendable {
         headers.append(trimmed(line))
       } else {
         // A line of its own, or everything on one line with spaces where newlines were.
-        for word in line.split(whereSeparator: { $0 == 32 || $0 == 9 }) { body += String(decoding: word, as: UTF8.self) }
+        for word in line.split(whereSeparator: { $0 == 32 || $0 == 9 }) {
+          body += String(decoding: word, as: UTF8.self)
+        }
       }
     }
     var pem = "-----BEGIN \(label)-----\n"
@@ -197,7 +201,8 @@ struct OpenSSHContainer: Sendable {
     default: throw .unsupported("it is encrypted with \(cipher)")
     }
     var options = SSHReader(kdfOptions)
-    guard kdf == "bcrypt", let salt = options.string(), let rounds = options.number(), rounds > 0, rounds <= 1 << 16 else {
+    guard kdf == "bcrypt", let salt = options.string(), let rounds = options.number(), rounds > 0, rounds <= 1 << 16
+    else {
       throw .unsupported("its passphrase is derived by \(kdf)")
     }
     let derived = bcryptPBKDF(passphrase, salt: salt, rounds: Int(rounds), count: method.keyLength + method.ivLength)
@@ -247,7 +252,8 @@ struct OpenSSHContainer: Sendable {
             + DER.element(0xa1, DER.element(0x03, [0] + point))))
     case "ssh-rsa":
       guard let n = reader.string(), let e = reader.string(), let d = reader.string(), let inverse = reader.string(),
-        let p = reader.string(), let q = reader.string(), let dp = remainder(d, lessOne: p), let dq = remainder(d, lessOne: q)
+        let p = reader.string(), let q = reader.string(), let dp = remainder(d, lessOne: p),
+        let dq = remainder(d, lessOne: q)
       else { return nil }
       // RSAPrivateKey (RFC 8017, A.1.2)
       return read(EVP_PKEY_RSA, DER.element(0x30, [[0], n, e, d, p, q, dp, dq, inverse].flatMap(DER.integer)))

@@ -14,6 +14,8 @@ import Diagnostics
 private struct Offer: Sendable {
   var name: String
   var blob: [UInt8]
+  /// Only the public half is there: of use if the agent has the private one.
+  var isPublicOnly = false
   var sign: @Sendable (_ data: [UInt8], _ algorithm: String) async -> Result<[UInt8], SSHError>
 }
 
@@ -58,11 +60,13 @@ extension SSHSession {
     if let note { details.append(note) }
     let detail = details.isEmpty ? nil : details.joined(separator: "; ")
     if refused.isEmpty, let fault = faults.first {
-      return error(fault.code, "no key could be used for \(who): \(fault.message)", detail: faults.count > 1 ? detail : nil)
+      return error(
+        fault.code, "no key could be used for \(who): \(fault.message)", detail: faults.count > 1 ? detail : nil)
     }
     if refused.isEmpty { return error(.authenticationFailed, "there is no key to offer for \(who)", detail: detail) }
     return error(
-      .authenticationFailed, "the host accepts none of these keys for \(who): \(refused.joined(separator: ", "))", detail: detail)
+      .authenticationFailed, "the host accepts none of these keys for \(who): \(refused.joined(separator: ", "))",
+      detail: detail)
   }
 
   // MARK: One key
@@ -152,7 +156,7 @@ extension SSHSession {
     let (matching, others) = (
       agentKeys.filter { fileBlobs.contains($0.blob) }, agentKeys.filter { !fileBlobs.contains($0.blob) }
     )
-    let unmatched = files.filter { file in !matching.contains { $0.blob == file.blob } }
+    let unmatched = files.filter { file in !file.isPublicOnly && !matching.contains { $0.blob == file.blob } }
     // Some of the five tries are kept for the files that were named.
     let room = max(0, Self.offerLimit - first.count - matching.count - min(unmatched.count, 2))
     let kept = configuration.identitiesOnly ? [] : Array(others.prefix(room))
@@ -189,7 +193,12 @@ extension SSHSession {
       }
       switch readFile(path) {
       case .success(let bytes): text = bytes
-      case .failure(let fault) where fault.number == ENOENT: return nil
+      case .failure(let fault) where fault.number == ENOENT:
+        guard let publicBlob else { return nil }
+        return .success(
+          Offer(name: name, blob: publicBlob, isPublicOnly: true) { _, _ in
+            .failure(SSHError(.keyUnreadable, "the private half of \(name) isn't there"))
+          })
       case .failure(let fault):
         return .failure(error(.keyUnreadable, "the key \(path) can't be read: \(errorText(fault.number))"))
       }
@@ -281,7 +290,8 @@ private actor KeyOpener {
 /// Called by libssh2 on the loop's thread; may say EAGAIN, and is then called again with the same data.
 private let signCallback:
   @convention(c) (
-    OpaquePointer?, UnsafeMutablePointer<UnsafeMutablePointer<UInt8>?>?, UnsafeMutablePointer<Int>?, UnsafePointer<UInt8>?, Int,
+    OpaquePointer?, UnsafeMutablePointer<UnsafeMutablePointer<UInt8>?>?, UnsafeMutablePointer<Int>?,
+    UnsafePointer<UInt8>?, Int,
     UnsafeMutablePointer<UnsafeMutableRawPointer?>?
   ) -> Int32 = { _, output, outputCount, data, count, context in
     guard let context = context?.pointee, let data, let output, let outputCount else { return -1 }

@@ -10,7 +10,10 @@ import CLibSSH2
 
 /// Orders of host key algorithms to try when only a fingerprint is known: all, then each kind alone.
 func hostKeyTypesForPin() -> [[String]?] {
-  [nil, ["ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521"], ["rsa-sha2-512", "rsa-sha2-256", "ssh-rsa"]]
+  [
+    nil, ["ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521"],
+    ["rsa-sha2-512", "rsa-sha2-256", "ssh-rsa"],
+  ]
 }
 
 /// libssh2_init is not thread-safe; this is, and happens once.
@@ -23,12 +26,18 @@ extension SSHSession {
     let known = try loadKnownHosts()
 
     let start = monotonicSeconds()
-    if let via { try await connectTunnel(through: via, until: deadline) } else { try await connectSocket(until: deadline) }
+    if let via {
+      try await connectTunnel(through: via, until: deadline)
+    } else {
+      try await connectSocket(until: deadline)
+    }
     measured.roundTrips += 1
     let connected = monotonicSeconds()
     measured.tcp = .seconds(connected - start)
 
-    guard let session = wire.makeSession() else { throw error(.protocolFault, "libssh2 gives no session: out of memory") }
+    guard let session = wire.makeSession() else {
+      throw error(.protocolFault, "libssh2 gives no session: out of memory")
+    }
     raw = session
     setHostKeyPreference(session, hostKeyTypes, known)
     measured.roundTrips += 2
@@ -53,7 +62,8 @@ extension SSHSession {
     } else if fault.code == .timeout {
       fault.message = "the host accepted the connection, and didn't finish the SSH handshake in time"
     } else if fault.code == .protocolFault {
-      fault.detail = "libssh2 \(String(cString: libssh2_version(0))) and the host have no algorithm in common, or the host speaks no SSH"
+      fault.detail =
+        "libssh2 \(String(cString: libssh2_version(0))) and the host have no algorithm in common, or the host speaks no SSH"
     }
     return fault
   }
@@ -67,7 +77,9 @@ extension SSHSession {
     } catch let fault {
       let through = via.configuration.host
       let code = fault.code == .channelOpenFailed ? SSHError.Code.unreachable : fault.code
-      throw error(code, "no connection to \(configuration.address):\(configuration.port) through \(through)", detail: fault.message)
+      throw error(
+        code, "no connection to \(configuration.address):\(configuration.port) through \(through)",
+        detail: fault.message)
     }
     self.via = via
     self.tunnel = tunnel
@@ -122,7 +134,8 @@ extension SSHSession {
         if let failure { throw failure }
         if monotonicSeconds() >= deadline {
           throw error(
-            .timeout, "no answer from \(configuration.address) port \(configuration.port) in \(configuration.connectTimeout)",
+            .timeout,
+            "no answer from \(configuration.address) port \(configuration.port) in \(configuration.connectTimeout)",
             detail: (failures + pending.values.sorted().map { "\($0): no answer" }).joined(separator: ", "))
         }
       }
@@ -173,13 +186,16 @@ extension SSHSession {
 
   private func setHostKeyPreference(_ session: OpaquePointer, _ forced: [String]?, _ known: KnownHosts) {
     let preferred = [
-      "ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "rsa-sha2-512", "rsa-sha2-256",
+      "ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "rsa-sha2-512",
+      "rsa-sha2-256",
       "ssh-rsa",
     ]
     let supported = supportedHostKeyTypes(session)
     var order = forced ?? []
     if forced == nil {
-      for type in known.keyTypes(host: configuration.address, port: configuration.port, alias: configuration.hostKeyAlias) {
+      for type in known.keyTypes(
+        host: configuration.address, port: configuration.port, alias: configuration.hostKeyAlias)
+      {
         // An RSA key is one key under three signature algorithms.
         order += type == "ssh-rsa" ? ["rsa-sha2-512", "rsa-sha2-256", "ssh-rsa"] : [type]
       }
@@ -221,7 +237,8 @@ extension SSHSession {
       let wanted = String(pin.drop { $0 == " " }.prefix { $0 != " " && $0 != "=" })
       if wanted == shown.fingerprint { return nil }
       shown.expected = wanted
-      fault = error(.hostKeyChanged, "the host's key isn't the pinned one: expected \(wanted), shown \(shown.fingerprint)")
+      fault = error(
+        .hostKeyChanged, "the host's key isn't the pinned one: expected \(wanted), shown \(shown.fingerprint)")
     } else {
       let verdict = known.verdict(
         host: configuration.address, port: configuration.port, alias: configuration.hostKeyAlias, key: key)
@@ -231,14 +248,16 @@ extension SSHSession {
         shown.knownAt = location
         shown.expected = expected
         fault = error(
-          .hostKeyChanged, "the host's key has changed: \(location) has \(expected), shown was \(shown.keyType) \(shown.fingerprint)")
+          .hostKeyChanged,
+          "the host's key has changed: \(location) has \(expected), shown was \(shown.keyType) \(shown.fingerprint)")
       case .revoked(let location):
         shown.knownAt = location
         fault = error(.hostKeyRevoked, "the host's key \(shown.fingerprint) is revoked by \(location)")
       case .unknown(let others): fault = unknownHostKey(shown, others)
       }
       if !known.notes.isEmpty {
-        fault.detail = ([fault.detail].compactMap { $0 } + ["skipped: " + known.notes.prefix(3).joined(separator: "; ")])
+        fault.detail =
+          ([fault.detail].compactMap { $0 } + ["skipped: " + known.notes.prefix(3).joined(separator: "; ")])
           .joined(separator: "; ")
       }
     }
@@ -249,13 +268,17 @@ extension SSHSession {
   private func unknownHostKey(_ shown: SSHError.HostKey, _ others: [String]) -> SSHError {
     var detail: String?
     if others == ["ssh-rsa"], libssh2_version(0x010b00) == nil {
-      detail = "known_hosts has only an RSA key for it, which libssh2 \(String(cString: libssh2_version(0))) can't check against a host that has given up SHA-1: add its \(shown.keyType) key"
+      detail =
+        "known_hosts has only an RSA key for it, which libssh2 \(String(cString: libssh2_version(0))) can't check against a host that has given up SHA-1: add its \(shown.keyType) key"
     } else if !others.isEmpty {
       detail = "known for it are keys of other types: \(others.joined(separator: ", "))"
     }
-    let files = configuration.knownHostsFiles.isEmpty ? "no known_hosts file" : configuration.knownHostsFiles.joined(separator: ", ")
+    let files =
+      configuration.knownHostsFiles.isEmpty
+      ? "no known_hosts file" : configuration.knownHostsFiles.joined(separator: ", ")
     return error(
-      .hostKeyUnknown, "the host's key isn't known (\(files)): shown was \(shown.keyType) \(shown.fingerprint)", detail: detail)
+      .hostKeyUnknown, "the host's key isn't known (\(files)): shown was \(shown.keyType) \(shown.fingerprint)",
+      detail: detail)
   }
 }
 

@@ -34,7 +34,8 @@ extension SSHSession {
         if let terminal {
           try await session.request(state, "a terminal") { raw in
             libssh2_channel_request_pty_ex(
-              raw, terminal.type, UInt32(terminal.type.utf8.count), nil, 0, Int32(terminal.columns), Int32(terminal.rows), 0, 0)
+              raw, terminal.type, UInt32(terminal.type.utf8.count), nil, 0, Int32(terminal.columns),
+              Int32(terminal.rows), 0, 0)
           }
         }
         try await session.request(state, what) { raw in
@@ -247,7 +248,10 @@ extension SSHSession {
   }
 
   public func upload(_ bytes: [UInt8], to path: String, deadline: Duration) async throws {
-    try await upload(AsyncStream { $0.yield(bytes); $0.finish() }, to: path, deadline: deadline)
+    try await upload(
+      AsyncStream {
+        $0.yield(bytes); $0.finish()
+      }, to: path, deadline: deadline)
   }
 
   /// Reads a file of the host, piece by piece.

@@ -125,7 +125,11 @@ extension SSHSession {
     }
     guard channel.outgoing.isEmpty, channel.wantsEOF, !channel.sentEOF else { return }
     let status = libssh2_channel_send_eof(raw)
-    if status == 0 { channel.sentEOF = true } else if status != LIBSSH2_ERROR_EAGAIN { fail(channel, Int(status), "sending EOF") }
+    if status == 0 {
+      channel.sentEOF = true
+    } else if status != LIBSSH2_ERROR_EAGAIN {
+      fail(channel, Int(status), "sending EOF")
+    }
   }
 
   private func pumpReads(_ channel: ChannelState, _ raw: OpaquePointer) {

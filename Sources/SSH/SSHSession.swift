@@ -126,7 +126,8 @@ public actor SSHSession {
         return session
       } catch {
         await session.abandon(error)
-        let mayTryNext = hop.pinnedHostKey != nil && (error.code == .hostKeyChanged || mismatch != nil && error.code == .protocolFault)
+        let mayTryNext =
+          hop.pinnedHostKey != nil && (error.code == .hostKeyChanged || mismatch != nil && error.code == .protocolFault)
         if !mayTryNext {
           await via?.close()
           throw error
@@ -312,7 +313,10 @@ extension SSHSession {
     while true {
       if let result = outcome.result { return try result.get() }
       if let failure { throw failure }
-      try await parkOrThrow(until: deadline, what)
+      do throws(SSHError) { try await parkOrThrow(until: deadline, what) } catch {
+        // Given up and done at the same moment: then it is done, or nobody would ever discard it.
+        if outcome.result == nil { throw error }
+      }
     }
   }
 
@@ -335,7 +339,8 @@ extension SSHSession {
 
   private func describe(_ status: Int, _ said: String, during what: String) -> String {
     switch SSHError.Code(libssh2: Int32(status)) {
-    case .connectionLost: "the connection was lost during \(what)\(wire.errorNumber == 0 ? "" : ": " + errorText(wire.errorNumber))"
+    case .connectionLost:
+      "the connection was lost during \(what)\(wire.errorNumber == 0 ? "" : ": " + errorText(wire.errorNumber))"
     case .channelOpenFailed:
       "the host refused \(what)\(said.contains("administratively") ? ": forbidden by its configuration" : "")"
     default: "\(what) failed: \(said.isEmpty ? "libssh2 error \(status)" : said)"
@@ -347,13 +352,14 @@ extension SSHError.Code {
   /// libssh2's error numbers (libssh2.h) in our terms.
   init(libssh2 status: Int32) {
     switch status {
-    case LIBSSH2_ERROR_SOCKET_NONE, LIBSSH2_ERROR_SOCKET_SEND, LIBSSH2_ERROR_SOCKET_DISCONNECT, LIBSSH2_ERROR_SOCKET_RECV,
+    case LIBSSH2_ERROR_SOCKET_SEND, LIBSSH2_ERROR_SOCKET_DISCONNECT, LIBSSH2_ERROR_SOCKET_RECV,
       LIBSSH2_ERROR_SOCKET_TIMEOUT, LIBSSH2_ERROR_BAD_SOCKET, LIBSSH2_ERROR_BANNER_RECV, LIBSSH2_ERROR_BANNER_SEND:
       self = .connectionLost
     case LIBSSH2_ERROR_TIMEOUT: self = .timeout
     case LIBSSH2_ERROR_AUTHENTICATION_FAILED, LIBSSH2_ERROR_PUBLICKEY_UNVERIFIED: self = .authenticationFailed
     case LIBSSH2_ERROR_CHANNEL_FAILURE, LIBSSH2_ERROR_CHANNEL_REQUEST_DENIED: self = .channelOpenFailed
-    case LIBSSH2_ERROR_CHANNEL_CLOSED, LIBSSH2_ERROR_CHANNEL_EOF_SENT, LIBSSH2_ERROR_CHANNEL_UNKNOWN: self = .channelClosed
+    case LIBSSH2_ERROR_CHANNEL_CLOSED, LIBSSH2_ERROR_CHANNEL_EOF_SENT, LIBSSH2_ERROR_CHANNEL_UNKNOWN:
+      self = .channelClosed
     default: self = .protocolFault
     }
   }

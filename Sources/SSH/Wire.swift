@@ -197,8 +197,11 @@ extension Wire {
       },
       Unmanaged.passUnretained(self).toOpaque())
     guard let session else { return nil }
-    typealias Receive = @convention(c) (Int32, UnsafeMutableRawPointer?, Int, Int32, UnsafeMutablePointer<UnsafeMutableRawPointer?>?) -> Int
-    typealias Send = @convention(c) (Int32, UnsafeRawPointer?, Int, Int32, UnsafeMutablePointer<UnsafeMutableRawPointer?>?) -> Int
+    typealias Receive =
+      @convention(c) (Int32, UnsafeMutableRawPointer?, Int, Int32, UnsafeMutablePointer<UnsafeMutableRawPointer?>?) ->
+      Int
+    typealias Send =
+      @convention(c) (Int32, UnsafeRawPointer?, Int, Int32, UnsafeMutablePointer<UnsafeMutableRawPointer?>?) -> Int
     let receive: Receive = { _, buffer, count, _, abstract in
       guard let wire = wire(abstract) else { return -Int(EBADF) }
       return wire.receive(UnsafeMutableRawBufferPointer(start: buffer, count: count))

@@ -8,14 +8,17 @@ final class Scratch: Sendable {
 
   init() throws {
     path = FileManager.default.temporaryDirectory.path + "/ssh-tests-" + UUID().uuidString.prefix(8)
-    try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+    try FileManager.default.createDirectory(
+      atPath: path, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
   }
 
   deinit { try? FileManager.default.removeItem(atPath: path) }
 
   func file(_ name: String) -> String { path + "/" + name }
   func read(_ name: String) throws -> String { try String(contentsOfFile: file(name), encoding: .utf8) }
-  func write(_ name: String, _ text: String) throws { try text.write(toFile: file(name), atomically: true, encoding: .utf8) }
+  func write(_ name: String, _ text: String) throws {
+    try text.write(toFile: file(name), atomically: true, encoding: .utf8)
+  }
 }
 
 /// Runs a local tool to its end.
@@ -50,26 +53,34 @@ enum TestKeys {
     folder = strdup(path)
     atexit { try? FileManager.default.removeItem(atPath: String(cString: TestKeys.folder!)) }
     for type in ["ed25519", "ecdsa", "rsa"] {
-      try! make(path + "/host_" + type, type)
       try! make(path + "/id_" + type, type)
+      if type != "rsa" { try! make(path + "/host_" + type, type) }
     }
+    try! copy("id_rsa", "host_rsa", [])
     try! make(path + "/id_ecdsa384", "ecdsa", arguments: ["-b", "384"])
     try! make(path + "/id_ecdsa521", "ecdsa", arguments: ["-b", "521"])
-    try! make(path + "/id_rsa_pem", "rsa", arguments: ["-m", "PEM"])
-    try! make(path + "/id_ecdsa_pem", "ecdsa", arguments: ["-m", "PEM"])
-    try! make(path + "/id_rsa_pkcs8", "rsa", passphrase: passphrase, arguments: ["-m", "PKCS8"])
+    try! copy("id_rsa", "id_rsa_pem", ["-m", "PEM", "-N", ""])
+    try! copy("id_ecdsa", "id_ecdsa_pem", ["-m", "PEM", "-N", ""])
+    try! copy("id_rsa", "id_rsa_pkcs8", ["-m", "PKCS8", "-N", passphrase])
     try! make(path + "/id_encrypted", "ed25519", passphrase: passphrase)
-    try! make(path + "/id_encrypted_rsa", "rsa", passphrase: passphrase)
+    try! copy("id_rsa", "id_encrypted_rsa", ["-a", "1", "-N", passphrase])
     try! make(path + "/id_encrypted_gcm", "ecdsa", passphrase: passphrase, arguments: ["-Z", "aes256-gcm@openssh.com"])
     try! make(path + "/id_encrypted_cbc", "ed25519", passphrase: passphrase, arguments: ["-Z", "aes128-cbc"])
     try! make(path + "/id_stranger", "ed25519")
     try! make(path + "/id_stranger_encrypted", "ed25519", passphrase: passphrase)
+    func copy(_ name: String, _ new: String, _ change: [String]) throws {
+      for suffix in ["", ".pub"] {
+        try FileManager.default.copyItem(atPath: "\(path)/\(name)\(suffix)", toPath: "\(path)/\(new)\(suffix)")
+      }
+      if !change.isEmpty { try tool("/usr/bin/ssh-keygen", ["-q", "-p", "-P", "", "-f", "\(path)/\(new)"] + change) }
+    }
     return path
   }()
 
   static let passphrase = "correct horse"
   static let accepted = [
-    "id_ed25519", "id_ecdsa", "id_rsa", "id_ecdsa384", "id_ecdsa521", "id_rsa_pem", "id_ecdsa_pem", "id_rsa_pkcs8", "id_encrypted",
+    "id_ed25519", "id_ecdsa", "id_rsa", "id_ecdsa384", "id_ecdsa521", "id_rsa_pem", "id_ecdsa_pem", "id_rsa_pkcs8",
+    "id_encrypted",
     "id_encrypted_rsa", "id_encrypted_gcm", "id_encrypted_cbc",
   ]
 
@@ -128,6 +139,7 @@ final class LocalSSHD: Sendable {
         UseDNS no
         MaxStartups 100
         LogLevel ERROR
+        SetEnv HOME=\(scratch.path)
         \(extra)
         """)
       started = Self.start(["-D", "-f", scratch.file("sshd_config"), "-E", log], port: port).map { ($0, port) }
@@ -160,16 +172,23 @@ final class LocalSSHD: Sendable {
   }
 
   /// A client's configuration that trusts this server. `through` is the port of a proxy in between.
-  func configuration(key: String = "id_ed25519", through proxy: UInt16? = nil, known: String? = nil) throws -> SSHConfiguration {
+  func configuration(key: String = "id_ed25519", through proxy: UInt16? = nil, known: String? = nil) throws
+    -> SSHConfiguration
+  {
     let file = scratch.file("known_hosts-" + UUID().uuidString.prefix(8))
     try (known ?? knownHosts().replacingOccurrences(of: ":\(port) ", with: ":\(proxy ?? port) "))
       .write(toFile: file, atomically: true, encoding: .utf8)
-    return SSHConfiguration(
-      host: "test", address: "127.0.0.1", port: proxy ?? port, user: user, identities: [.file(path: TestKeys.file(key))],
+    var configuration = SSHConfiguration(
+      host: "test", address: "127.0.0.1", port: proxy ?? port, user: user,
+      identities: [.file(path: TestKeys.file(key))],
       agent: false, knownHostsFiles: [file])
+    configuration.connectTimeout = .seconds(60)  // a machine may be busy
+    return configuration
   }
 
-  func connect(key: String = "id_ed25519") async throws -> SSHSession { try await SSHSession.connect(configuration(key: key)) }
+  func connect(key: String = "id_ed25519") async throws -> SSHSession {
+    try await SSHSession.connect(configuration(key: key))
+  }
 }
 
 /// Starts a program with no standard input; its output is dropped.
@@ -181,10 +200,18 @@ func spawn(_ path: String, _ arguments: [String]) -> pid_t? {
   posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0)
   posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0)
   for descriptor in 3..<64 { posix_spawn_file_actions_addclose(&actions, Int32(descriptor)) }
+  // The threads of a test block signals, and children inherit that: SIGTERM would never reach an agent.
+  var attributes = posix_spawnattr_t()
+  posix_spawnattr_init(&attributes)
+  defer { posix_spawnattr_destroy(&attributes) }
+  var none = sigset_t()
+  sigemptyset(&none)
+  posix_spawnattr_setsigmask(&attributes, &none)
+  posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK))
   var argv: [UnsafeMutablePointer<CChar>?] = ([path] + arguments).map { strdup($0) } + [nil]
   defer { argv.forEach { free($0) } }
   var pid: pid_t = 0
-  return posix_spawn(&pid, path, &actions, nil, &argv, environ) == 0 ? pid : nil
+  return posix_spawn(&pid, path, &actions, &attributes, &argv, environ) == 0 ? pid : nil
 }
 
 private func loopbackAddress(_ port: UInt16) -> sockaddr_in {
@@ -230,7 +257,9 @@ func connectLoopback(_ port: UInt16) -> Int32? {
   let descriptor = streamSocket()
   var address = loopbackAddress(port)
   let status = withUnsafeMutablePointer(to: &address) {
-    $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { Foundation.connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) }
+    $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+      Foundation.connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
+    }
   }
   if status == 0 { return descriptor }
   close(descriptor)
