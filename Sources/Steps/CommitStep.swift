@@ -1,6 +1,7 @@
 public import Engine
 
-/// The commit point itself is the runner's; its script runs after `committed` and makes the new containers come back by themselves.
+/// The commit point itself is the runner's; its script runs after `committed` and makes the new containers come back
+/// by themselves.
 public struct CommitStep: StepKind {
   public init() {}
 
@@ -8,6 +9,7 @@ public struct CommitStep: StepKind {
 
   public func payload(_ context: StepContext) -> StepPayload {
     StepPayload(
-      script: "commit", side: .commit, timeout: .seconds(60), parameters: [("IDENTITY", identity(of: context.inventory))])
+      script: "commit", side: .commit, timeout: .seconds(60),
+      parameters: [("IDENTITY", identity(of: context.inventory))])
   }
 }

@@ -9,7 +9,8 @@ public struct DifferenceMask: Sendable {
   var hashes: Set<String>
   var sha256: @Sendable ([UInt8]) -> String
 
-  /// The secrets of the new env, the running release's by their hashes, and whatever the running configuration has under a secret's name.
+  /// The secrets of the new env, the running release's by their hashes, and whatever the running configuration has
+  /// under a secret's name.
   public init(_ context: StepContext) {
     sha256 = context.sha256
     let secrets = (context.env ?? []).filter(\.isSecret)
@@ -19,7 +20,9 @@ public struct DifferenceMask: Sendable {
     for config in [context.currentConfig, context.config] {
       for service in config?.serviceNames ?? [] {
         for (name, value) in config?.service(service)?["environment"]?.objectValue?.members ?? [] {
-          if names.contains(name) || isSecretName(name), let text = value.stringValue { values.append(unescapeDollars(text)) }
+          if names.contains(name) || isSecretName(name), let text = value.stringValue {
+            values.append(unescapeDollars(text))
+          }
         }
       }
     }
@@ -51,10 +54,12 @@ func isSecretName(_ name: String) -> Bool {
   return ["TOKEN", "PASSWORD", "SECRET", "KEY"].contains { upper.hasSuffix($0) }
 }
 
-/// What differs between the services of two effective configurations, as changes to services: images by reference and digest, environment
+/// What differs between the services of two effective configurations, as changes to services: images by reference and
+/// digest, environment
 /// by name only, everything else with its values before and after. A service that is the same in both gives nothing.
 public func diff(
-  old: ComposeConfig?, new: ComposeConfig, oldImages: [String: Release.Image] = [:], newImages: [String: Release.Image] = [:],
+  old: ComposeConfig?, new: ComposeConfig, oldImages: [String: Release.Image] = [:],
+  newImages: [String: Release.Image] = [:],
   mask: DifferenceMask
 ) -> [Change] {
   let names = Set(old?.serviceNames ?? []).union(new.serviceNames).sorted()
@@ -107,7 +112,8 @@ private func environmentDifference(_ old: JSONValue?, _ new: JSONValue?) -> [Str
   let old = old?.objectValue ?? [:], new = new?.objectValue ?? [:]
   return Set(old.keys).union(new.keys).sorted().compactMap { name in
     if old[name] == new[name] { return nil }
-    return old[name] == nil ? "+ environment \(name)" : new[name] == nil ? "- environment \(name)" : "~ environment \(name)"
+    return old[name] == nil
+      ? "+ environment \(name)" : new[name] == nil ? "- environment \(name)" : "~ environment \(name)"
   }
 }
 

@@ -8,14 +8,16 @@ public func appServices(_ inventory: Inventory, _ config: ComposeConfig) -> [Str
   return config.serviceNames.filter { !others.contains($0) }
 }
 
-/// Services of the running release that this deployment leaves as they are: not the app's, and not named by `--include`.
+/// Services of the running release that this deployment leaves as they are: not the app's, and not named by
+/// `--include`.
 public func keptServices(_ context: StepContext) -> [String] {
   guard let running = context.currentConfig else { return [] }
   let app = Set(appServices(context.inventory, context.config ?? running))
   return running.serviceNames.filter { !app.contains($0) && !context.options.include.contains($0) }.sorted()
 }
 
-/// The configuration that a release runs: every image a local tag, every mounted file under a name that follows its content.
+/// The configuration that a release runs: every image a local tag, every mounted file under a name that follows its
+/// content.
 public struct EffectiveConfig: Sendable, Equatable {
   /// A file or a folder of the project that containers mount.
   public struct Mount: Sendable, Equatable {
@@ -59,15 +61,19 @@ public struct ProjectPaths: Sendable, Equatable {
   public func release(_ number: Int) -> String { "\(opt)/releases/\(number)" }
 }
 
-/// What the release will run, from what Compose made of the user's file (`context.config`) and the pulled images (`context.images`).
+/// What the release will run, from what Compose made of the user's file (`context.config`) and the pulled images
+/// (`context.images`).
 ///
-/// - images become local tags that follow their content, and mounted files of the project lie under names that follow theirs, so that a
+/// - images become local tags that follow their content, and mounted files of the project lie under names that follow
+/// theirs, so that a
 ///   service's config hash changes only if something in it did;
 /// - services outside the app's that run already are taken over as they run, unless `--include` names them.
 ///
-/// Dollars stay doubled, as Compose printed them: it will read them again. Problems (a mounted file that doesn't travel with the release, a
+/// Dollars stay doubled, as Compose printed them: it will read them again. Problems (a mounted file that doesn't
+/// travel with the release, a
 /// service without an image) are collected in the result.
-/// For a rollback (`context.target`) it is the configuration of the release that is gone back to, with the services outside the app's as they run now.
+/// For a rollback (`context.target`) it is the configuration of the release that is gone back to, with the services
+/// outside the app's as they run now.
 /// Nil: not known yet (before pull).
 public func effectiveConfig(_ context: StepContext) -> EffectiveConfig? {
   var context = context
@@ -78,14 +84,17 @@ public func effectiveConfig(_ context: StepContext) -> EffectiveConfig? {
     var builder = EffectiveConfigBuilder(context: context, releaseDirectory: nil)
     return builder.build()
   }
-  guard let config = context.config, !context.images.isEmpty || imagesToPull(context, config).isEmpty else { return nil }
+  guard let config = context.config, !context.images.isEmpty || imagesToPull(context, config).isEmpty else {
+    return nil
+  }
   let reported = context.reported.values.lazy.compactMap { $0["release_directory"]?.stringValue }.first
   let directory = reported ?? ProjectPaths(project: context.inventory.project).release(context.number)
   var builder = EffectiveConfigBuilder(context: context, releaseDirectory: directory)
   return builder.build()
 }
 
-/// SHA-256 over a file or a folder: names, executable bits and contents. A single file counts as a folder that holds only it.
+/// SHA-256 over a file or a folder: names, executable bits and contents. A single file counts as a folder that holds
+/// only it.
 func treeHash(_ files: [(name: String, mode: Int, bytes: [UInt8])], _ sha256: ([UInt8]) -> String) -> String {
   var text: [UInt8] = []
   for file in files.sorted(by: { $0.name < $1.name }) {
@@ -101,7 +110,8 @@ private struct EffectiveConfigBuilder {
   let releaseDirectory: String?
   var root: JSONObject
   var result = EffectiveConfig(config: ComposeConfig(.object([:])))
-  /// Members that Compose leaves out of the config hash and that mean nothing to a release that is never built or pulled again.
+  /// Members that Compose leaves out of the config hash and that mean nothing to a release that is never built or
+  /// pulled again.
   static let dropped = ["build", "pull_policy", "profiles", "develop", "env_file", "extends"]
 
   init(context: StepContext, releaseDirectory: String?) {
@@ -155,18 +165,21 @@ private struct EffectiveConfigBuilder {
   }
 
   private mutating func effectiveVolume(_ volume: JSONValue, service: String) -> JSONValue {
-    guard case .object(var members) = volume, members["type"]?.stringValue == "bind", let source = members["source"]?.stringValue
+    guard case .object(var members) = volume, members["type"]?.stringValue == "bind",
+      let source = members["source"]?.stringValue
     else { return volume }
     guard let moved = contentAddressed(source, user: "service \(service)") else { return volume }
     members["source"] = .string(moved)
     if members["read_only"]?.boolValue != true {
       result.warnings.append(
-        "service \(service) mounts \(relative(source) ?? source) writable: what it writes there is lost with the next change of the file; add `:ro`")
+        "service \(service) mounts \(relative(source) ?? source) writable: what it writes there is lost with the next change of the file; add `:ro`"
+      )
     }
     return .object(members)
   }
 
-  /// Path below the project folder, or nil if it lies elsewhere. Compose's output doubles dollars, paths of files don't.
+  /// Path below the project folder, or nil if it lies elsewhere. Compose's output doubles dollars, paths of files
+  /// don't.
   private func relative(_ path: String) -> String? {
     guard let releaseDirectory else { return nil }
     let projectDirectory = releaseDirectory + "/project"
@@ -180,7 +193,9 @@ private struct EffectiveConfigBuilder {
   private mutating func contentAddressed(_ source: String, user: String) -> String? {
     guard let path = relative(source) else {
       if let releaseDirectory, unescapeDollars(source).hasPrefix(releaseDirectory) {
-        result.problems.append("\(user) mounts a path outside the project folder by a relative name: write an absolute path, or move it into the project")
+        result.problems.append(
+          "\(user) mounts a path outside the project folder by a relative name: write an absolute path, or move it into the project"
+        )
       }
       return nil
     }
@@ -226,18 +241,24 @@ private struct EffectiveConfigBuilder {
   private mutating func takeOver(_ kept: [String], into services: inout JSONObject) {
     guard let running = context.currentConfig, !kept.isEmpty else { return }
     for section in ["networks", "volumes"] { takeOver(section: section, of: kept, running: running) }
-    for section in ["secrets", "configs"] { takeOverFiles(section: section, of: kept, running: running, services: &services) }
+    for section in ["secrets", "configs"] {
+      takeOverFiles(section: section, of: kept, running: running, services: &services)
+    }
     for name in kept {
       guard let service = running.service(name) else { continue }
       services[name] = service
       result.images[name] = context.current?.images[name]
       if context.config?.service(name) == nil {
-        result.warnings.append("service \(name) isn't in the compose file any more; it goes on as it is until a deploy says --include \(name)")
+        result.warnings.append(
+          "service \(name) isn't in the compose file any more; it goes on as it is until a deploy says --include \(name)"
+        )
       }
     }
     for (path, hash) in context.current?.files ?? [:] where !result.mounts.contains(where: { $0.path == path }) {
       // Files of taken-over services stay with the release, so that prune knows them.
-      if kept.contains(where: { running.service($0).map { $0.text().contains(hash) } ?? false }) || running.root["secrets"]?.text().contains(hash) == true {
+      if kept.contains(where: { running.service($0).map { $0.text().contains(hash) } ?? false })
+        || running.root["secrets"]?.text().contains(hash) == true
+      {
         result.mounts.append(EffectiveConfig.Mount(sha256: hash, path: path))
       }
     }
@@ -252,7 +273,8 @@ private struct EffectiveConfigBuilder {
       for key in old.keys where isAttached(service, section: section, key: key) {
         if let new = entries[key], new != old[key] {
           result.warnings.append(
-            "\(section.dropLast()) \(key) is defined differently now, but \(name) uses it and stays as it runs: the change waits for --include \(name)")
+            "\(section.dropLast()) \(key) is defined differently now, but \(name) uses it and stays as it runs: the change waits for --include \(name)"
+          )
         }
         entries[key] = old[key]
       }
@@ -262,19 +284,28 @@ private struct EffectiveConfigBuilder {
 
   private func isAttached(_ service: JSONValue, section: String, key: String) -> Bool {
     if section == "networks" { return service["networks"]?[key] != nil }
-    return (service["volumes"]?.arrayValue ?? []).contains { $0["type"]?.stringValue == "volume" && $0["source"]?.stringValue == key }
+    return (service["volumes"]?.arrayValue ?? []).contains {
+      $0["type"]?.stringValue == "volume" && $0["source"]?.stringValue == key
+    }
   }
 
-  /// A secret or a config whose content has changed exists twice: as it is for those that stay, under a name of its own for the others.
-  private mutating func takeOverFiles(section: String, of kept: [String], running: ComposeConfig, services: inout JSONObject) {
+  /// A secret or a config whose content has changed exists twice: as it is for those that stay, under a name of its
+  /// own for the others.
+  private mutating func takeOverFiles(
+    section: String, of kept: [String], running: ComposeConfig, services: inout JSONObject
+  ) {
     let old = running.root[section]?.objectValue ?? [:]
     var entries = root[section]?.objectValue ?? [:]
     for key in old.keys {
-      guard kept.contains(where: { running.service($0).map { uses($0, section: section, key: key) } ?? false }) else { continue }
+      guard kept.contains(where: { running.service($0).map { uses($0, section: section, key: key) } ?? false }) else {
+        continue
+      }
       if let new = entries[key], new != old[key] {
         let alias = "\(key)-\(context.sha256(Array(new.text(sorted: true).utf8)).prefix(8))"
         entries[alias] = new
-        for (name, service) in services.members { services[name] = renaming(service, section: section, from: key, to: alias) }
+        for (name, service) in services.members {
+          services[name] = renaming(service, section: section, from: key, to: alias)
+        }
       }
       entries[key] = old[key]
     }
@@ -305,5 +336,7 @@ private struct EffectiveConfigBuilder {
 
 extension String {
   /// As Compose must read it.
-  fileprivate func replacingDollars() -> String { split(separator: "$", omittingEmptySubsequences: false).joined(separator: "$$") }
+  fileprivate func replacingDollars() -> String {
+    split(separator: "$", omittingEmptySubsequences: false).joined(separator: "$$")
+  }
 }

@@ -2,7 +2,8 @@ import Diagnostics
 public import Engine
 import Inventory
 
-/// Writes the release's env file and lets Compose on the host say what it understood: config.json in the step's directory.
+/// Writes the release's env file and lets Compose on the host say what it understood: config.json in the step's
+/// directory.
 public struct EnvStep: StepKind {
   public init() {}
 
@@ -34,8 +35,11 @@ public struct EnvStep: StepKind {
       }
       files.append(StepPayload.File("generated", bytes: Array((lines.joined(separator: "\n") + "\n").utf8)))
     }
-    // VERSION is the deployment's; it stands in a file of its own so that `env_file: .env` doesn't carry it into every container.
-    files.append(StepPayload.File("version.env", bytes: Array("\(try EnvFile.line(name: "VERSION", value: context.version))\n".utf8)))
+    // VERSION is the deployment's; it stands in a file of its own so that `env_file: .env` doesn't carry it into every
+    // container.
+    files.append(
+      StepPayload.File(
+        "version.env", bytes: Array("\(try EnvFile.line(name: "VERSION", value: context.version))\n".utf8)))
     files.append(StepPayload.File("check.json", bytes: Array(checkFile(values.map(\.name)).utf8)))
     return StepPayload(
       script: "env", timeout: .seconds(60), hasUndo: true,
@@ -47,7 +51,8 @@ public struct EnvStep: StepKind {
 /// Top-level member of the check file, which Compose interpolates and gives back as it understood it.
 let checkKey = "x-orchestrate-env"
 
-/// A second compose file that asks for each value by name: what comes back in config.json proves that Compose reads what was written.
+/// A second compose file that asks for each value by name: what comes back in config.json proves that Compose reads
+/// what was written.
 private func checkFile(_ names: [String]) -> String {
   var members = JSONObject()
   for name in names { members[name] = .string("${\(name)}") }

@@ -21,7 +21,8 @@ public struct ImageReference: Sendable, Equatable {
   }
 }
 
-/// The local tag that keeps a release's image findable after its own tag has moved: it follows the content, so that an unchanged image
+/// The local tag that keeps a release's image findable after its own tag has moved: it follows the content, so that an
+/// unchanged image
 /// gives an unchanged configuration.
 public func localTag(project: String, service: String, digest: String) -> String {
   let hex = digest.split(separator: ":").last.map(String.init) ?? digest

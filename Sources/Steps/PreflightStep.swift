@@ -2,7 +2,8 @@ import Diagnostics
 public import Engine
 public import Inventory
 
-/// Looks before anything is touched: leftovers of earlier deployments and the baseline (what runs, and how well) become facts.
+/// Looks before anything is touched: leftovers of earlier deployments and the baseline (what runs, and how well)
+/// become facts.
 ///
 /// What the client can judge from the host's facts and the new configuration stands in `preflightProblems`.
 public struct PreflightStep: StepKind {
@@ -18,7 +19,8 @@ public struct PreflightStep: StepKind {
       parameters: [("DISK_FREE", String(settings.diskFree)), ("MEMORY_FREE", String(settings.memoryFree))])
   }
 
-  /// Faults that forbid the deployment, and what should be known before it: each a sentence. Works before the configuration is known
+  /// Faults that forbid the deployment, and what should be known before it: each a sentence. Works before the
+  /// configuration is known
   /// (host only) and after it (everything).
   public func preflightProblems(_ context: StepContext) -> (problems: [String], warnings: [String]) {
     var findings = Findings()
@@ -42,7 +44,8 @@ public func identity(of inventory: Inventory) -> String { "\(inventory.environme
 public func identityConflict(_ context: StepContext) -> String? {
   let found = context.facts["identity"]
   guard !found.isEmpty, found != identity(of: context.inventory) else { return nil }
-  return "the project \(context.inventory.project) on this host belongs to “\(found)”, not to “\(identity(of: context.inventory))”: "
+  return
+    "the project \(context.inventory.project) on this host belongs to “\(found)”, not to “\(identity(of: context.inventory))”: "
     + "give this environment a `project:` of its own in its inventory"
 }
 
@@ -55,23 +58,29 @@ private func checkDocker(_ facts: HostFacts, _ findings: inout Findings) {
   guard !facts.values.isEmpty else { return }
   if facts["docker_server"].isEmpty {
     if facts["docker_client"].isEmpty {
-      findings.problems.append("Docker isn't installed on the host: `orchestrate bootstrap` installs it, or `apt-get install docker.io docker-compose`")
+      findings.problems.append(
+        "Docker isn't installed on the host: `orchestrate bootstrap` installs it, or `apt-get install docker.io docker-compose`"
+      )
     } else {
       let why = facts["docker_error"].isEmpty ? "the daemon doesn't answer" : facts["docker_error"]
       findings.problems.append(
-        "Docker on the host can't be used by \(facts["user"]): \(why) (is the service up, and the user in the group docker?)")
+        "Docker on the host can't be used by \(facts["user"]): \(why) (is the service up, and the user in the group docker?)"
+      )
     }
   } else if !version(facts["docker_server"], isAtLeast: [24, 0]) {
     findings.problems.append("Docker \(facts["docker_server"]) on the host is too old: 24.0 or newer is needed")
   }
   if facts["compose"].isEmpty {
-    findings.problems.append("Docker Compose v2 isn't installed on the host (`docker compose version` fails): install the package docker-compose-plugin or docker-compose")
+    findings.problems.append(
+      "Docker Compose v2 isn't installed on the host (`docker compose version` fails): install the package docker-compose-plugin or docker-compose"
+    )
   } else if !version(facts["compose"], isAtLeast: [2, 20]) {
     findings.problems.append("Docker Compose \(facts["compose"]) on the host is too old: 2.20 or newer is needed")
   }
   for (key, what) in [("state_dir", "/var/lib/orchestrate"), ("opt_dir", "/opt")] where facts[key] == "0" {
     findings.problems.append(
-      "\(what) on the host isn't writable for \(facts["user"]): run `orchestrate bootstrap`, or let the user use sudo without a password")
+      "\(what) on the host isn't writable for \(facts["user"]): run `orchestrate bootstrap`, or let the user use sudo without a password"
+    )
   }
 }
 
@@ -113,16 +122,21 @@ extension PreflightStep {
       if let inodes = facts.integer("disk.\(place).inodes"), inodes < Self.inodesNeeded, inodes > 0 || available > 0,
         hasInodes(facts, place)
       {
-        findings.problems.append("\(inodes) inodes are free at \(path), \(Self.inodesNeeded) are needed: it holds too many small files")
+        findings.problems.append(
+          "\(inodes) inodes are free at \(path), \(Self.inodesNeeded) are needed: it holds too many small files")
       }
     }
     if let memory = facts.integer("memory_available"), memory < settings.memoryFree {
-      findings.problems.append("\(bytes(memory)) of memory are available on the host, \(bytes(settings.memoryFree)) are needed (`memory_free` of preflight)")
+      findings.problems.append(
+        "\(bytes(memory)) of memory are available on the host, \(bytes(settings.memoryFree)) are needed (`memory_free` of preflight)"
+      )
     }
   }
 
   /// btrfs and some network file systems count no inodes and say 0.
-  private func hasInodes(_ facts: HostFacts, _ place: String) -> Bool { (facts.integer("disk.\(place).inodes") ?? 0) > 0 }
+  private func hasInodes(_ facts: HostFacts, _ place: String) -> Bool {
+    (facts.integer("disk.\(place).inodes") ?? 0) > 0
+  }
 
   /// Size of the newest backup: about what the next one takes.
   private func lastBackup(_ context: StepContext) -> Int64 {
@@ -138,7 +152,8 @@ extension PreflightStep {
     let direction = host > context.now ? "ahead of" : "behind"
     let text = "the host's clock is \(difference) s \(direction) this machine's"
     if difference > 300 {
-      findings.problems.append("\(text): tokens and certificates fail with a wrong clock; set it (`timedatectl set-ntp true`)")
+      findings.problems.append(
+        "\(text): tokens and certificates fail with a wrong clock; set it (`timedatectl set-ntp true`)")
     } else if difference > 30 {
       findings.warnings.append(text)
     }
@@ -150,11 +165,13 @@ extension PreflightStep {
 private func checkServices(_ config: ComposeConfig, inventory: Inventory, _ findings: inout Findings) {
   let app = Set(appServices(inventory, config))
   for name in inventory.services.app where config.service(name) == nil {
-    findings.problems.append("the inventory's services.app names \(name), which \(inventory.compose) doesn't hold (or only under a profile)")
+    findings.problems.append(
+      "the inventory's services.app names \(name), which \(inventory.compose) doesn't hold (or only under a profile)")
   }
   for (role, name) in [("database", inventory.services.database), ("cache", inventory.services.cache)] {
     if let name, config.service(name) == nil {
-      findings.problems.append("the inventory's services.\(role) names \(name), which \(inventory.compose) doesn't hold")
+      findings.problems.append(
+        "the inventory's services.\(role) names \(name), which \(inventory.compose) doesn't hold")
     }
   }
   for name in config.serviceNames.sorted() {
@@ -169,7 +186,9 @@ private func checkServices(_ config: ComposeConfig, inventory: Inventory, _ find
 
 private func checkImage(_ image: String?, service: String, isApp: Bool, _ findings: inout Findings) {
   guard let image else {
-    findings.problems.append("service \(service) has no image: build and push it, and name it with a tag (images are pulled, never built on the host)")
+    findings.problems.append(
+      "service \(service) has no image: build and push it, and name it with a tag (images are pulled, never built on the host)"
+    )
     return
   }
   let reference = ImageReference(image)
@@ -178,21 +197,27 @@ private func checkImage(_ image: String?, service: String, isApp: Bool, _ findin
     reference.tag == nil ? "without a tag, which means latest" : reference.tag == "latest" ? "with the tag latest" : nil
   guard let fault else { return }
   if isApp {
-    findings.problems.append("service \(service) names its image \(image) \(fault): nobody could tell what runs; use `${VERSION}`")
+    findings.problems.append(
+      "service \(service) names its image \(image) \(fault): nobody could tell what runs; use `${VERSION}`")
   } else {
-    findings.warnings.append("service \(service) names its image \(image) \(fault): a moved tag is seen only when it is deployed with --include \(service)")
+    findings.warnings.append(
+      "service \(service) names its image \(image) \(fault): a moved tag is seen only when it is deployed with --include \(service)"
+    )
   }
 }
 
 private func checkPort(_ port: JSONValue, service: String, _ findings: inout Findings) {
-  guard let published = port["published"].map({ $0.stringValue ?? $0.text() }), published != "", published != "0" else { return }
+  guard let published = port["published"].map({ $0.stringValue ?? $0.text() }), published != "", published != "0" else {
+    return
+  }
   let address = port["host_ip"]?.stringValue ?? ""
   let target = port["target"]?.text() ?? "?"
   if address == "" || address == "0.0.0.0" || address == "::" {
     if published == "80" || published == "443" { return }
     findings.problems.append(
       "service \(service) publishes port \(published) on all addresses: Docker's rules come before the firewall's, so that ufw doesn't protect it; "
-        + "write `127.0.0.1:\(published):\(target)`, or leave it out (containers of one network reach each other without it)")
+        + "write `127.0.0.1:\(published):\(target)`, or leave it out (containers of one network reach each other without it)"
+    )
   } else if !(address.hasPrefix("127.") || address == "::1") {
     findings.warnings.append(
       "service \(service) publishes port \(published) on \(address): Docker's rules come before the firewall's there")
@@ -208,5 +233,6 @@ func bytes(_ count: Int64) -> String {
     tenths /= 1024
     unit += 1
   }
-  return tenths % 10 == 0 || unit == 0 ? "\(tenths / 10) \(units[unit])" : "\(tenths / 10).\(tenths % 10) \(units[unit])"
+  return tenths % 10 == 0 || unit == 0
+    ? "\(tenths / 10) \(units[unit])" : "\(tenths / 10).\(tenths % 10) \(units[unit])"
 }

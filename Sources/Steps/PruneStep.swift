@@ -17,7 +17,9 @@ public struct PruneStep: StepKind {
     releases.append(KnownRelease(number: next, previous: previous, committed: true, version: context.version))
     let kept = keptReleases(releases, current: next, count: settings.releases)
     return releases.filter { !kept.contains($0.number) }.sorted { $0.number < $1.number }.map {
-      Change(.delete, "release \($0.number)", detail: ["- release \($0.number)" + ($0.version.isEmpty ? "" : " (\($0.version))")])
+      Change(
+        .delete, "release \($0.number)",
+        detail: ["- release \($0.number)" + ($0.version.isEmpty ? "" : " (\($0.version))")])
     }
   }
 
@@ -52,7 +54,8 @@ struct KnownRelease: Equatable {
   }
 }
 
-/// The current release, the one that a rollback goes to, and the newest that passed their gate, `count` in all or more. The same rule as in
+/// The current release, the one that a rollback goes to, and the newest that passed their gate, `count` in all or
+/// more. The same rule as in
 /// prune.apply.sh.
 func keptReleases(_ releases: [KnownRelease], current: Int, count: Int) -> Set<Int> {
   var kept: Set<Int> = [current]

@@ -49,7 +49,8 @@ public struct PullStep: StepKind {
   }
 }
 
-/// The services whose images are asked for: those of the app, those named by `--include`, and those that the running release doesn't have.
+/// The services whose images are asked for: those of the app, those named by `--include`, and those that the running
+/// release doesn't have.
 public func imagesToPull(_ context: StepContext, _ config: ComposeConfig) -> [(service: String, reference: String)] {
   let kept = Set(keptServices(context))
   return config.serviceNames.sorted().compactMap { service in

@@ -2,7 +2,8 @@ import Diagnostics
 public import Engine
 public import Inventory
 
-/// Puts the release's own files on the host, under its number: compose file, playbook, files of the project. For a rollback: a copy of the
+/// Puts the release's own files on the host, under its number: compose file, playbook, files of the project. For a
+/// rollback: a copy of the
 /// release that is gone back to.
 public struct ReleaseStep: StepKind {
   public var settings: ReleaseSettings
@@ -31,7 +32,8 @@ public struct ReleaseStep: StepKind {
       case (nil, _): changes.append(Change(.create, "file \(path)", detail: ["+ \(path)"]))
       case (_, nil): changes.append(Change(.delete, "file \(path)", detail: ["- \(path)"]))
       case (let before?, let after?):
-        changes.append(Change(.update, "file \(path)", detail: ["~ \(path): \(before.prefix(12)) → \(after.prefix(12))"]))
+        changes.append(
+          Change(.update, "file \(path)", detail: ["~ \(path): \(before.prefix(12)) → \(after.prefix(12))"]))
       }
     }
     return changes
@@ -72,14 +74,17 @@ public struct ReleaseStep: StepKind {
     files.append(StepPayload.File("release.json", bytes: try release.json()))
     return StepPayload(
       script: "release", timeout: .seconds(60), hasUndo: true,
-      parameters: [("COPY_OF", String(target.number)), ("COMPOSE_DIR", composeDirectory(context.inventory))], files: files)
+      parameters: [("COPY_OF", String(target.number)), ("COMPOSE_DIR", composeDirectory(context.inventory))],
+      files: files)
   }
 }
 
-/// Containers run as users of their own and must read what they mount: what matters of a mode is whether it is executable.
+/// Containers run as users of their own and must read what they mount: what matters of a mode is whether it is
+/// executable.
 func mountMode(_ mode: Int) -> Int { mode & 0o111 != 0 ? 0o755 : 0o644 }
 
-/// The compose file's folder, relative to the project folder: relative paths in it start there. Empty: the project folder itself.
+/// The compose file's folder, relative to the project folder: relative paths in it start there. Empty: the project
+/// folder itself.
 func composeDirectory(_ inventory: Inventory) -> String {
   let parts = inventory.compose.split(separator: "/").dropLast().filter { $0 != "." }
   return parts.joined(separator: "/")

@@ -2,7 +2,8 @@ import Diagnostics
 public import Engine
 public import Inventory
 
-/// The engine's own first step after the plan: writes down what the release is (effective.json, images.yml, release.json), puts mounted
+/// The engine's own first step after the plan: writes down what the release is (effective.json, images.yml,
+/// release.json), puts mounted
 /// files under names that follow their content, and lets Compose read the result. No playbook names it.
 public struct SealStep: StepKind {
   public var playbook: Playbook
@@ -51,7 +52,9 @@ func imagesFile(_ images: [String: Release.Image]) -> String {
   for service in images.keys.sorted() {
     guard let image = images[service] else { continue }
     text += "  \(JSONValue.string(service).text()):\n"
-    for (key, value) in [("reference", image.reference), ("digest", image.digest), ("id", image.id), ("tag", image.tag)] {
+    for (key, value) in [
+      ("reference", image.reference), ("digest", image.digest), ("id", image.id), ("tag", image.tag),
+    ] {
       text += "    \(key): \(JSONValue.string(value).text())\n"
     }
   }
@@ -70,5 +73,6 @@ func timestamp(milliseconds: Int64) -> String {
   let month = m < 10 ? m + 3 : m - 9
   let year = yearOfEra + era * 400 + (month <= 2 ? 1 : 0)
   func two(_ value: Int64) -> String { value < 10 ? "0\(value)" : "\(value)" }
-  return "\(year)-\(two(month))-\(two(dayOfYear - (153 * m + 2) / 5 + 1))T\(two(rest / 3600)):\(two(rest % 3600 / 60)):\(two(rest % 60))Z"
+  return
+    "\(year)-\(two(month))-\(two(dayOfYear - (153 * m + 2) / 5 + 1))T\(two(rest / 3600)):\(two(rest % 3600 / 60)):\(two(rest % 60))Z"
 }

@@ -9,7 +9,9 @@ extension StepCatalog {
       seal: SealStep(playbook: playbook),
       drain: { spec in
         guard case .migrate(let settings) = spec.settings else { return nil }
-        for case .recreate(let recreate) in playbook.steps.map(\.settings) { return DrainStep(for: settings, recreate: recreate) }
+        for case .recreate(let recreate) in playbook.steps.map(\.settings) {
+          return DrainStep(for: settings, recreate: recreate)
+        }
         return DrainStep(for: settings)
       },
       probe: { spec in

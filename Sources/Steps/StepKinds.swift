@@ -1,7 +1,8 @@
 public import Engine
 public import Inventory
 
-/// The kind of step that a playbook's entry asks for. One file per kind; scripts: playbooks/steps/<kind>.{apply,undo}.sh.
+/// The kind of step that a playbook's entry asks for. One file per kind; scripts:
+/// playbooks/steps/<kind>.{apply,undo}.sh.
 public func stepKind(for spec: StepSpec) -> any StepKind {
   switch spec.settings {
   case .preflight(let settings): PreflightStep(settings: settings)

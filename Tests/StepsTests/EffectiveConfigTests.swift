@@ -30,7 +30,9 @@ private func context(number: Int = 7, config: String? = nil) throws -> StepConte
   var context = shopContext(number: number)
   context.config = ComposeConfig(try json(config ?? composed(number: number)))
   context.images = ["bot": image("bot", "2"), "postgres": image("postgres", "9")]
-  for (path, text) in [("nginx/nginx.conf", "a"), ("nginx/conf.d/b.conf", "b"), ("redis.conf", "save 60"), ("secrets/pw", "p")] {
+  for (path, text) in [
+    ("nginx/nginx.conf", "a"), ("nginx/conf.d/b.conf", "b"), ("redis.conf", "save 60"), ("secrets/pw", "p"),
+  ] {
     context.projectFiles[path] = file(path, text)
   }
   return context
@@ -66,7 +68,8 @@ private func following(_ before: StepContext, _ effective: EffectiveConfig, numb
       effective.config.service("postgres")?[path: ["volumes", "1", "source"]]?.stringValue
         == "/opt/shop/files/\(mounts["redis.conf"]!)/redis.conf")
     #expect(
-      effective.config.root[path: ["secrets", "pw", "file"]]?.stringValue == "/opt/shop/files/\(mounts["secrets/pw"]!)/pw")
+      effective.config.root[path: ["secrets", "pw", "file"]]?.stringValue
+        == "/opt/shop/files/\(mounts["secrets/pw"]!)/pw")
   }
 
   @Test func anUnchangedProjectGivesTheSameTextWhateverTheNumber() throws {
@@ -188,7 +191,8 @@ private func following(_ before: StepContext, _ effective: EffectiveConfig, numb
     var planned = try context(
       number: 0, config: composed().replacing("/opt/shop/releases/7", with: scratch))
     planned.reported["env"] = ["release_directory": .string(scratch)]
-    #expect(effectiveConfig(planned)?.config.root["services"] == effectiveConfig(try context())?.config.root["services"])
+    #expect(
+      effectiveConfig(planned)?.config.root["services"] == effectiveConfig(try context())?.config.root["services"])
   }
 
   @Test func beforePullNothingIsKnown() throws {
@@ -259,7 +263,8 @@ private func following(_ before: StepContext, _ effective: EffectiveConfig, numb
     let context = try context()
     let effective = try #require(effectiveConfig(context))
     let changes = diff(old: nil, new: effective.config, newImages: effective.images, mask: mask(context))
-    #expect(changes.map(\.subject) == ["service bot", "service postgres"] && changes.allSatisfy { $0.action == .create })
+    #expect(
+      changes.map(\.subject) == ["service bot", "service postgres"] && changes.allSatisfy { $0.action == .create })
   }
 
   @Test func theSameGivesNothing() throws {

@@ -7,14 +7,19 @@ import Testing
 
 @Suite struct PreflightTests {
   static let healthy: [String: String] = [
-    "user": "deploy", "docker_client": "26.1.5", "docker_server": "26.1.5+dfsg1", "compose": "2.26.1-4", "state_dir": "1", "opt_dir": "1",
-    "disk.state.path": "/var/lib/orchestrate", "disk.state.available": "9000000000", "disk.state.inodes": "500000", "disk.state.device": "a",
+    "user": "deploy", "docker_client": "26.1.5", "docker_server": "26.1.5+dfsg1", "compose": "2.26.1-4",
+    "state_dir": "1", "opt_dir": "1",
+    "disk.state.path": "/var/lib/orchestrate", "disk.state.available": "9000000000", "disk.state.inodes": "500000",
+    "disk.state.device": "a",
     "disk.opt.path": "/opt", "disk.opt.available": "9000000000", "disk.opt.inodes": "500000", "disk.opt.device": "a",
-    "disk.docker.path": "/var/lib/docker", "disk.docker.available": "9000000000", "disk.docker.inodes": "500000", "disk.docker.device": "a",
+    "disk.docker.path": "/var/lib/docker", "disk.docker.available": "9000000000", "disk.docker.inodes": "500000",
+    "disk.docker.device": "a",
     "memory_available": "1000000000", "epoch_ms": "1790000000000",
   ]
 
-  static func findings(_ changed: [String: String] = [:], config: String? = nil) throws -> (problems: [String], warnings: [String]) {
+  static func findings(_ changed: [String: String] = [:], config: String? = nil) throws -> (
+    problems: [String], warnings: [String]
+  ) {
     var context = shopContext(facts: healthy.merging(changed) { $1 })
     context.now = 1_790_000_000_000
     if let config { context.config = ComposeConfig(try json(config)) }
@@ -46,7 +51,8 @@ import Testing
   }
 
   @Test(arguments: [
-    ["docker_server": "24.0.0"], ["docker_server": "v28.0.1"], ["compose": "5.0.0"], ["compose": "2.20"], ["identity": "prod shop"],
+    ["docker_server": "24.0.0"], ["docker_server": "v28.0.1"], ["compose": "5.0.0"], ["compose": "2.20"],
+    ["identity": "prod shop"],
     ["disk.docker.inodes": "0"],
   ])
   func whatIsGoodEnough(changed: [String: String]) throws { #expect(try Self.findings(changed).problems == []) }
@@ -57,7 +63,9 @@ import Testing
   }
 
   @Test func separateDisksAreJudgedSeparately() throws {
-    let (problems, _) = try Self.findings(["disk.opt.device": "b", "disk.opt.available": "5", "disk.state.available": "5"])
+    let (problems, _) = try Self.findings([
+      "disk.opt.device": "b", "disk.opt.available": "5", "disk.state.available": "5",
+    ])
     #expect(problems.count == 1 && problems[0].contains("/opt"))
   }
 
@@ -65,16 +73,19 @@ import Testing
     (#"{"published":"8080","target":80}"#, 1, 0), (#"{"published":"8080","target":80,"host_ip":"0.0.0.0"}"#, 1, 0),
     (#"{"published":"5432","target":5432,"host_ip":"::"}"#, 1, 0), (#"{"published":"80","target":8000}"#, 0, 0),
     (#"{"published":"443","target":443}"#, 0, 0), (#"{"published":"8080","target":80,"host_ip":"127.0.0.1"}"#, 0, 0),
-    (#"{"published":"8080","target":80,"host_ip":"10.0.0.5"}"#, 0, 1), (#"{"target":80}"#, 0, 0), (#"{"published":80443,"target":1}"#, 1, 0),
+    (#"{"published":"8080","target":80,"host_ip":"10.0.0.5"}"#, 0, 1), (#"{"target":80}"#, 0, 0),
+    (#"{"published":80443,"target":1}"#, 1, 0),
     (#"{"published":"8000-8010","target":80}"#, 1, 0),
   ])
   func publishedPorts(port: String, problems: Int, warnings: Int) throws {
-    let found = try Self.findings(config: #"{"services":{"bot":{"image":"b:1","ports":[\#(port)]},"postgres":{"image":"p:1"}}}"#)
+    let found = try Self.findings(
+      config: #"{"services":{"bot":{"image":"b:1","ports":[\#(port)]},"postgres":{"image":"p:1"}}}"#)
     #expect(found.problems.count == problems && found.warnings.count == warnings, "\(found)")
   }
 
   @Test(arguments: [
-    ("bot", "bot:latest", 1, 0), ("bot", "bot", 1, 0), ("bot", "registry:5000/bot", 1, 0), ("bot", "registry:5000/bot:v1", 0, 0),
+    ("bot", "bot:latest", 1, 0), ("bot", "bot", 1, 0), ("bot", "registry:5000/bot", 1, 0),
+    ("bot", "registry:5000/bot:v1", 0, 0),
     ("bot", "bot@sha256:abc", 0, 0), ("postgres", "postgres:latest", 0, 1), ("postgres", "postgres", 0, 1),
   ])
   func tags(service: String, reference: String, problems: Int, warnings: Int) throws {
@@ -104,7 +115,8 @@ import Testing
   }
 
   @Test func planNamesOnly() {
-    let changes = EnvStep().plan(context([("A", "1"), ("B", "new"), ("C", "3")], current: ["A": "1", "B": "old", "D": "4"]))
+    let changes = EnvStep().plan(
+      context([("A", "1"), ("B", "new"), ("C", "3")], current: ["A": "1", "B": "old", "D": "4"]))
     #expect(changes.flatMap(\.detail) == ["~ B", "+ C", "- D"])
     #expect(changes.map(\.action) == [.update, .create, .delete])
   }
@@ -113,7 +125,8 @@ import Testing
     var context = context([("A", "x"), ("B", "y")])
     context.generated = ["B": Secret("it's \\ new")]
     let payload = try EnvStep().payload(context)
-    let files = Dictionary(uniqueKeysWithValues: payload.files.map { ($0.path, String(decoding: $0.bytes, as: UTF8.self)) })
+    let files = Dictionary(
+      uniqueKeysWithValues: payload.files.map { ($0.path, String(decoding: $0.bytes, as: UTF8.self)) })
     #expect(files["env"] == "A=x\nB=y\n")
     #expect(files["generated"] == "B=\"it's \\\\ new\"\n")
     #expect(files["version.env"] == "VERSION=v2\n")
@@ -129,20 +142,24 @@ import Testing
     let context = context([("PLAIN", "abc"), ("DOLLAR", "pa$$w$rd"), ("SPACE", "a b"), ("GONE", "1")])
     let config = ComposeConfig(
       try json(
-        #"{"x-orchestrate-env":{"PLAIN":"abd","DOLLAR":"pa$$$$w$$rd","SPACE":"a b"},"services":{"raw":{"environment":{"SPACE":"'a b'"}}}}"#))
+        #"{"x-orchestrate-env":{"PLAIN":"abd","DOLLAR":"pa$$$$w$$rd","SPACE":"a b"},"services":{"raw":{"environment":{"SPACE":"'a b'"}}}}"#
+      ))
     #expect(verifyEnv(context, config) == ["GONE", "PLAIN", "SPACE"])
     let good = ComposeConfig(
-      try json(#"{"x-orchestrate-env":{"PLAIN":"abc","DOLLAR":"pa$$$$w$$rd","SPACE":"a b","GONE":"1"},"services":{"x":{"environment":{"SPACE":"another"}}}}"#))
+      try json(
+        #"{"x-orchestrate-env":{"PLAIN":"abc","DOLLAR":"pa$$$$w$$rd","SPACE":"a b","GONE":"1"},"services":{"x":{"environment":{"SPACE":"another"}}}}"#
+      ))
     #expect(verifyEnv(context, good) == [])
   }
 }
 
 @Suite struct ReleaseAndPullTests {
-  @Test(arguments: [
-    ("bot", "bot", nil, nil), ("bot:v1", "bot", "v1", nil), ("registry:5000/bot", "registry:5000/bot", nil, nil),
-    ("registry:5000/a/bot:v1", "registry:5000/a/bot", "v1", nil), ("bot@sha256:ab", "bot", nil, "sha256:ab"),
-    ("r:1/bot:v1@sha256:ab", "r:1/bot", "v1", "sha256:ab"),
-  ] as [(String, String, String?, String?)])
+  @Test(
+    arguments: [
+      ("bot", "bot", nil, nil), ("bot:v1", "bot", "v1", nil), ("registry:5000/bot", "registry:5000/bot", nil, nil),
+      ("registry:5000/a/bot:v1", "registry:5000/a/bot", "v1", nil), ("bot@sha256:ab", "bot", nil, "sha256:ab"),
+      ("r:1/bot:v1@sha256:ab", "r:1/bot", "v1", "sha256:ab"),
+    ] as [(String, String, String?, String?)])
   func references(text: String, name: String, tag: String?, digest: String?) {
     let reference = ImageReference(text)
     #expect(reference.name == name && reference.tag == tag && reference.digest == digest)
@@ -152,11 +169,13 @@ import Testing
     var context = shopContext()
     context.inventory.compose = "deploy/compose.yml"
     context.projectFiles = [
-      "deploy/compose.yml": file("deploy/compose.yml", "services: {}\n", mode: 0o600), "run.sh": file("run.sh", "x", mode: 0o700),
+      "deploy/compose.yml": file("deploy/compose.yml", "services: {}\n", mode: 0o600),
+      "run.sh": file("run.sh", "x", mode: 0o700),
     ]
     context.playbookText = "steps: []\n"
     let payload = try ReleaseStep().payload(context)
-    #expect(payload.files.map(\.path) == ["compose.yml", "playbook.yml", "project/deploy/compose.yml", "project/run.sh"])
+    #expect(
+      payload.files.map(\.path) == ["compose.yml", "playbook.yml", "project/deploy/compose.yml", "project/run.sh"])
     #expect(payload.files.map(\.mode) == [0o600, 0o600, 0o644, 0o755])
     #expect(payload.parameters.first { $0.name == "COMPOSE_DIR" }?.value == "deploy")
   }
@@ -190,9 +209,12 @@ import Testing
     migrate.rollback = .down
     let playbook = Playbook(name: "deploy", steps: [StepSpec(name: "migrate", settings: .migrate(migrate))])
     let payload = try SealStep(playbook: playbook).payload(context)
-    let files = Dictionary(uniqueKeysWithValues: payload.files.map { ($0.path, String(decoding: $0.bytes, as: UTF8.self)) })
+    let files = Dictionary(
+      uniqueKeysWithValues: payload.files.map { ($0.path, String(decoding: $0.bytes, as: UTF8.self)) })
     let release = try Release(json: files["release.json"]!, host: "h")
-    #expect(release.number == 12 && release.previous == 0 && release.schemaPolicy == "down" && release.created == "2026-11-21T09:50:00Z")
+    #expect(
+      release.number == 12 && release.previous == 0 && release.schemaPolicy == "down"
+        && release.created == "2026-11-21T09:50:00Z")
     #expect(release.env["A"] == testHash(Array("1".utf8)) && release.envDefaults == ["A"])
     #expect(
       files["images.yml"]
@@ -202,10 +224,11 @@ import Testing
     #expect(files["release.json"]!.contains("\n  \"previous\" : 0,\n"))
   }
 
-  @Test(arguments: [
-    (0, "1970-01-01T00:00:00Z"), (951_782_400, "2000-02-29T00:00:00Z"), (4_107_542_399, "2100-02-28T23:59:59Z"),
-    (1_795_254_600, "2026-11-21T09:50:00Z"),
-  ] as [(Int64, String)])
+  @Test(
+    arguments: [
+      (0, "1970-01-01T00:00:00Z"), (951_782_400, "2000-02-29T00:00:00Z"), (4_107_542_399, "2100-02-28T23:59:59Z"),
+      (1_795_254_600, "2026-11-21T09:50:00Z"),
+    ] as [(Int64, String)])
   func timestamps(seconds: Int64, text: String) { #expect(timestamp(milliseconds: seconds * 1000) == text) }
 }
 
@@ -214,9 +237,10 @@ import Testing
     list.map { KnownRelease(number: $0.0, previous: $0.1, committed: $0.2) }
   }
 
-  @Test(arguments: [
-    (5, 3, [3, 4, 5]), (5, 1, [4, 5]), (5, 9, [1, 2, 3, 4, 5]),
-  ] as [(Int, Int, Set<Int>)])
+  @Test(
+    arguments: [
+      (5, 3, [3, 4, 5]), (5, 1, [4, 5]), (5, 9, [1, 2, 3, 4, 5]),
+    ] as [(Int, Int, Set<Int>)])
   func keepsCurrentItsPreviousAndTheNewest(current: Int, count: Int, kept: Set<Int>) {
     let all = releases([(1, 0, true), (2, 1, true), (3, 2, true), (4, 3, true), (5, 4, true)])
     #expect(keptReleases(all, current: current, count: count) == kept)
@@ -232,7 +256,8 @@ import Testing
     context.current = Release(number: 3, version: "v3", previous: 2, created: "", playbook: "")
     context.reported["preflight"] = [
       "releases": try json(
-        #"[{"number":1,"previous":0,"committed":true,"version":"v1"},{"number":2,"previous":1,"committed":true,"version":"v2"},{"number":3,"previous":2,"committed":true,"version":"v3"}]"#)
+        #"[{"number":1,"previous":0,"committed":true,"version":"v1"},{"number":2,"previous":1,"committed":true,"version":"v2"},{"number":3,"previous":2,"committed":true,"version":"v3"}]"#
+      )
     ]
     var settings = PruneSettings()
     settings.releases = 2
