@@ -102,7 +102,8 @@ def test_messages_for_another_number_are_refused(host, client):
         assert client.ask(f"beat {number}") == ("beat", "dead")
     client.send(deployment())
     assert client.closed()["outcome"] == "committed"
-    assert client.ask("seal 1")[0] == "refused"
+    assert client.ask("seal 1") == ("ok", "")
+    assert client.ask(f"steps 1 {len(body)}", body)[0] == "refused"
 
 
 @pytest.mark.parametrize("steps, why", [
@@ -314,13 +315,23 @@ def test_facts(host, client):
     assert (facts["open"], facts["sequence"], facts["locked"], facts["identity"]) == ("1", "1", "1", "test app")
 
 
-def test_facts_about_docker(host, client):
-    host.tool("docker", """
-        case "$*" in
-          version*) printf 'docker_client=26.1.5\\ndocker_server=26.1.4\\n' ;;
-          info*) echo docker_root=/srv/docker ;;
-          compose*) echo v2.26.1 ;;
-        esac""")
+NEW_DOCKER = """
+    case "$*" in
+      info*) printf 'docker_client=26.1.5\\ndocker_server=26.1.4\\ndocker_root=/srv/docker\\ncompose=v2.26.1\\ndocker_error=\\n' ;;
+      *) exit 9 ;;
+    esac"""
+OLD_DOCKER = """
+    case "$*" in
+      info*ClientInfo.Version*) echo "can't evaluate field Version" >&2; exit 64 ;;
+      info*) echo docker_root=/srv/docker ;;
+      version*) printf 'docker_client=26.1.5\\ndocker_server=26.1.4\\n' ;;
+      compose*) echo 2.26.1 ;;
+    esac"""
+
+
+@pytest.mark.parametrize("docker", [NEW_DOCKER, OLD_DOCKER], ids=["new", "old"])
+def test_facts_about_docker(host, client, docker):
+    host.tool("docker", docker)
     facts = dict(line.split("=", 1) for line in client.ask("facts")[1].splitlines())
     assert [facts[k] for k in ("docker_client", "docker_server", "docker_error", "docker_root", "compose")] == [
         "26.1.5", "26.1.4", "", "/srv/docker", "2.26.1"]
@@ -361,3 +372,15 @@ def test_a_killed_attach_takes_its_tail_with_it(host, client):
     client.open()
     client.cut()
     eventually(lambda: len(host.processes()) <= 3, "tail's end", 5)  # the runner, its ticker and a sleep
+
+
+def test_sealed_before_the_steps_were_noticed(host, client):
+    """The files count, whatever the order in which the inbox's lines are read."""
+    client.open()
+    os.kill(host.runner_pid(), 19)  # stopped: everything arrives before it looks
+    client.send(deployment())
+    with os.fdopen(os.open(host.state / "deployments/1/inbox", os.O_RDWR), "r+b", 0) as inbox:
+        lines = os.read(inbox.fileno(), 65536).splitlines()
+        os.write(inbox.fileno(), b"tick\n" + b"".join(line + b"\n" for line in lines))
+    os.kill(host.runner_pid(), 18)
+    assert client.closed()["outcome"] == "committed"

@@ -9,6 +9,8 @@ ORCH_BUNDLE=${0%/*}
 . "$ORCH_BUNDLE/lib.sh"
 project_paths "$1"
 export ORCH_BUNDLE ORCH_PROJECT ORCH_STATE ORCH_OPT
+# Replies alone may go to the client's stderr: what tools complain about is seen by their status.
+exec 5>&2 2>/dev/null
 follower=
 scratch=$ORCH_STATE/attach.$$
 mkdir -p "$ORCH_STATE/start" "$ORCH_STATE/deployments"
@@ -16,7 +18,7 @@ trap 'stop_following; rm -rf "$scratch" "$scratch".* "$ORCH_STATE/plan/$$"' EXIT
 trap 'exit 0' HUP INT TERM PIPE
 
 # TAG [BODY]
-reply() { printf '%s %s\n%s' "$1" "$((${#2} + 0))" "$2" >&2; }
+reply() { printf '%s %s\n%s' "$1" "$((${#2} + 0))" "$2" >&5; }
 
 # BYTES FILE: from stdin, all of them, also when the disk is full.
 take() {
@@ -57,7 +59,7 @@ wake() { [ ! -p "$deployment/inbox" ] || printf '%s\n' "$1" 1<>"$deployment/inbo
 # ones (overlayfs) it polls: 20 times a second, so that nobody waits for the second that is its default.
 follow() {
   stop_following
-  tail -c "+$(($2 + 1))" -f -s 0.05 --pid=$$ "$ORCH_STATE/deployments/$1/log" 2>/dev/null </dev/null &
+  tail -c "+$(($2 + 1))" -f -s 0.05 --pid=$$ "$ORCH_STATE/deployments/$1/log" </dev/null 5>&- &
   follower=$!
 }
 
@@ -98,7 +100,7 @@ launch() {
       ${ORCHESTRATE_OPT+--setenv=ORCHESTRATE_OPT="$ORCHESTRATE_OPT"} \
       "$(command -v sh)" "$ORCH_BUNDLE/runner.sh" "$_mode" "$ORCH_PROJECT" "$nonce" "$@" </dev/null >"$start/launch" 2>&1
   else
-    setsid sh "$ORCH_BUNDLE/runner.sh" "$_mode" "$ORCH_PROJECT" "$nonce" "$@" </dev/null >"$start/launch" 2>&1 3>&- &
+    setsid sh "$ORCH_BUNDLE/runner.sh" "$_mode" "$ORCH_PROJECT" "$nonce" "$@" </dev/null >"$start/launch" 2>&1 3>&- 5>&- &
   fi
 }
 
@@ -118,7 +120,7 @@ install_recovery() {
 # alarm each 5 s finds out whether it is still there.
 await_verdict() {
   (
-    exec 3>&- >/dev/null 2>&1 </dev/null
+    exec 3>&- 5>&- >/dev/null </dev/null
     while sleep 5; do echo alarm >&4 || exit 0; done
   ) 4>"$start/wake" &
   _alarm=$!
@@ -279,8 +281,8 @@ query() {
     '' | *[!a-z0-9-]*) ;;
     *) ! sh "$ORCH_BUNDLE/queries/$1.query.sh" <"$scratch" >"$scratch.output" 2>&1 || _tag=output ;;
   esac
-  printf '%s %s\n' "$_tag" "$(stat -c %s "$scratch.output")" >&2
-  cat "$scratch.output" >&2
+  printf '%s %s\n' "$_tag" "$(stat -c %s "$scratch.output")" >&5
+  cat "$scratch.output" >&5
   rm -f "$scratch" "$scratch.output"
 }
 
@@ -296,8 +298,8 @@ get_file() {
   esac
   if [ -f "$_path" ] && [ -r "$_path" ]; then
     _size=$(stat -L -c %s "$_path")
-    printf 'file %s\n' "$_size" >&2
-    head -c "$_size" "$_path" >&2
+    printf 'file %s\n' "$_size" >&5
+    head -c "$_size" "$_path" >&5
   else
     reply none ''
   fi
@@ -335,12 +337,16 @@ while read -r message rest; do
         query) query "$@" ;;
         steps) receive_steps "$@" ;;
         seal)
-          ! must_be_open "$1" || {
+          if is_open "$1"; then
             : >"$deployment/sealed"
             sync "$deployment"
             wake sealed
             reply ok ''
-          }
+          elif [ -n "$1" ] && grep -q '^{"event":"closed"' "$ORCH_STATE/deployments/$1/journal.jsonl"; then
+            reply ok '' # it failed before this arrived: the log tells
+          else
+            reply refused "Deployment $1 is not open."
+          fi
           ;;
         result) receive_result "$@" ;;
         beat)

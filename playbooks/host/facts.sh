@@ -7,24 +7,20 @@ ORCH_BUNDLE=${0%/*}
 . "$ORCH_BUNDLE/lib.sh"
 project_paths "$1"
 
-# One fork for a descriptor of a file that has no name any more.
 answer=$ORCH_STATE/facts.$$
 trap 'rm -f "$answer"*' EXIT
 docker_asked=
 if command -v docker >/dev/null; then
-  timeout 10 docker version --format 'docker_client={{.Client.Version}}
-docker_server={{with .Server}}{{.Version}}{{end}}' >"$answer.version" 2>"$answer.error" </dev/null &
+  # One question for all of it: starting the client and its plugins is what takes time. Older than 23: see below.
+  timeout 10 docker info --format 'docker_client={{.ClientInfo.Version}}
+docker_server={{.ServerVersion}}
+docker_root={{.DockerRootDir}}
+compose={{range .ClientInfo.Plugins}}{{if eq .Name "compose"}}{{.Version}}{{end}}{{end}}
+docker_error={{range .ServerErrors}}{{.}} {{end}}' >"$answer.info" 2>"$answer.error" </dev/null &
   docker_asked=$!
-  timeout 10 docker info --format 'docker_root={{.DockerRootDir}}' >"$answer.info" 2>/dev/null </dev/null &
-  timeout 10 docker compose version --short >"$answer.compose" 2>/dev/null </dev/null &
 fi
 
-id >"$answer.id"
-read -r identity <"$answer.id"
-case $identity in uid=*) uid=${identity#uid=} ;; esac
-user=${uid#*\(}
-printf 'uid=%s\nuser=%s\n' "${uid%%\(*}" "${user%%\)*}"
-printf 'groups=%s\n' "$(id -Gn)"
+printf 'uid=%s\nuser=%s\ngroups=%s\n' "$(id -u)" "$(id -un)" "$(id -Gn)"
 if sudo -n true 2>/dev/null; then echo sudo=1; else echo sudo=0; fi
 first_line /proc/sys/kernel/random/boot_id
 echo "boot_id=$REPLY"
@@ -67,20 +63,30 @@ if [ -e "$ORCH_STATE/runner.pid" ] && runner_alive; then echo locked=1; else ech
 
 root=
 if [ -n "$docker_asked" ]; then
-  wait || : # each answer speaks for itself
-  # Without a server the template may have printed nothing at all.
-  client='' server='' compose=''
+  client='' server='' compose='' error=''
+  wait "$docker_asked" || {
+    # Before Docker 23 the client didn't tell its version there, and after a fault of the engine nothing was printed.
+    timeout 10 docker version --format 'docker_client={{.Client.Version}}
+docker_server={{with .Server}}{{.Version}}{{end}}' >"$answer.info" 2>"$answer.error" </dev/null || : # the error file says why
+    timeout 10 docker info --format 'docker_root={{.DockerRootDir}}' >>"$answer.info" 2>/dev/null </dev/null || : # the same
+    printf 'compose=%s\n' "$(timeout 10 docker compose version --short 2>/dev/null </dev/null)" >>"$answer.info"
+  }
   while IFS='=' read -r name value; do
-    case $name in docker_client) client=$value ;; docker_server) server=$value ;; esac
-  done <"$answer.version"
-  while IFS='=' read -r name value; do
-    case $name in docker_root) root=$value ;; esac
+    case $name in
+      docker_client) client=$value ;;
+      docker_server) server=$value ;;
+      docker_root) root=$value ;;
+      compose) compose=${value#v} ;;
+      docker_error) error=${value% } ;;
+    esac
   done <"$answer.info"
-  first_line "$answer.compose"
-  compose=${REPLY#v}
-  first_line "$answer.error"
+  [ -n "$error" ] || {
+    first_line "$answer.error"
+    error=$REPLY
+  }
+  [ -z "$server" ] || error=
   printf 'docker_client=%s\ndocker_server=%s\ndocker_error=%s\ndocker_root=%s\ncompose=%s\n' \
-    "$client" "$server" "$REPLY" "$root" "$compose"
+    "$client" "$server" "$error" "$root" "$compose"
 else
   printf 'docker_client=\ndocker_server=\ndocker_error=docker is not installed\ndocker_root=\ncompose=\n'
 fi

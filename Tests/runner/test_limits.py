@@ -1,0 +1,135 @@
+"""A full disk, and secrets that must not be seen."""
+
+import os
+import re
+import subprocess
+
+import pytest
+from conftest import IDS, deployment, eventually, step, tar
+
+COMMIT = step("09-commit", SIDE="commit", KIND="commit-test")
+
+
+@pytest.fixture
+def small(host):
+    """State and /opt on a file system of 48 MiB (the two reserves take 32 of it)."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting takes root")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size=48m,uid={IDS['user']},gid={IDS['group']}", "none", host.directory], check=True)
+    for name in ("state", "opt", "bin"):
+        (host.directory / name).mkdir()
+        os.chown(host.directory / name, IDS["user"], IDS["group"])
+    from conftest import SHELLS
+    (host.bin / "sh").symlink_to(SHELLS[host.shell])
+    host.tool("sudo", "exit 1")
+    host.tool("docker", "")
+    yield host
+    for client in host.clients:
+        client.close()
+    for process in host.processes():
+        os.kill(process, 9)
+    subprocess.run(["umount", "-l", host.directory], check=True)
+
+
+FILL = 'dd if=/dev/zero of="$ORCH_OPT/full" bs=64k 2>/dev/null || :; printf x >>"$ORCH_OPT/full" || :; '
+
+
+def test_a_step_fills_the_disk(small):
+    """The undo has the reserve: it writes, the journal is whole, the old release is current, and the next deploy works."""
+    assert small.connect().run(deployment())["outcome"] == "committed"
+    small.await_free_lock()
+    client = small.connect()
+    client.open()
+    client.send(deployment(
+        step("02-change", FILL + "exit 1", 'rm -f "$ORCH_OPT/full"; dd if=/dev/zero bs=1M count=8 >"$ORCH_OPT/proof" 2>/dev/null',
+             CHANGES=1)))
+    assert client.closed()["outcome"] == "undone", (client.log.decode(), small.describe())
+    assert (small.opt / "proof").stat().st_size == 8 << 20
+    assert small.current() == "releases/1"
+    assert [e["event"] for e in small.journal(2)][-1] == "closed"
+    assert [(e["number"], e["outcome"]) for e in small.history()] == [(1, "committed"), (2, "undone")]
+    (small.opt / "proof").unlink()
+    small.await_free_lock()
+    assert small.connect().run(deployment())["outcome"] == "committed"
+
+
+def test_the_disk_is_full_when_the_next_step_starts(small):
+    """No line in the journal, no step; and the log and the facts can't be written either."""
+    client = small.connect()
+    client.open()
+    client.send(deployment(step("02-change", FILL, 'rm -f "$ORCH_OPT/full"', CHANGES=1), step("03-next", "echo text; fact a 1", ""), COMMIT))
+    assert client.closed()["outcome"] == "undone"
+    assert small.current() is None and not (small.opt / "full").exists()
+    events = small.journal(1)  # whole lines only
+    assert events[-1]["event"] == "closed"
+    assert [e["outcome"] for e in small.history()] == ["undone"]
+
+
+def test_full_before_the_start(small):
+    client = small.connect()
+    client.ask("facts")
+    subprocess.run(["dd", "if=/dev/zero", f"of={small.directory}/full", "bs=64k"], stderr=subprocess.DEVNULL)
+    tag, text = client.open()
+    assert tag == "error", text
+    (small.directory / "full").unlink()
+    assert client.open(nonce="again")[0] == "granted"
+    assert client.n == 1
+    assert not (small.state / "deployments/.new").exists()
+
+
+def test_messages_on_a_full_disk_keep_the_conversation(small):
+    client = small.connect()
+    client.open()
+    blocker = small.directory / "full"
+    subprocess.run(["dd", "if=/dev/zero", f"of={blocker}", "bs=64k"], stderr=subprocess.DEVNULL)
+    body = tar({"01-big/meta": (0o600, b"KIND=x\n" + b"#" * 300_000)})
+    assert client.ask(f"steps 1 {len(body)}", body)[0] == "refused"
+    assert client.ask("get /var/lib/orchestrate/app/sequence") == ("file", "1\n")
+    blocker.unlink()
+    client.send(deployment())
+    assert client.closed()["outcome"] == "committed"
+
+
+def test_no_secret_in_any_argument(host, client):
+    """Each external command that attach, runner, library and steps call, seen from the PATH."""
+    canary = "c4n4ry-s3cr3t"
+    tools = "awk cat cp date dd df fallocate find flock grep head id ln mkdir mkfifo mv nproc readlink rm sed setsid sh sha256sum sleep sort stat sync"
+    tools += " tail tar timeout tr xargs env"
+    record = 'printf "%s\\n" "$0 $*" >>"$ORCHESTRATE_OPT/arguments"\n'
+    client.ask("facts")
+    shell = os.readlink(host.bin / "sh")
+    for tool in tools.split():
+        real = shell if tool == "sh" else f"/usr/bin/{tool}"
+        applet = "sh " if tool == "sh" and shell.endswith("busybox") else ""
+        assert os.path.exists(real), real
+        host.tool(tool, record + f'exec {real} {applet}"$@"')
+    (host.opt_base / "arguments").touch()
+    os.chmod(host.opt_base / "arguments", 0o666)
+    client.open(reason=canary)
+    client.send(deployment(
+        step("02-secret", f'fact shown "$(json_string "$TOKEN")"; echo "$TOKEN" | write_atomically "$ORCH_OPT/token"; say "$TOKEN"\n'
+             "false", 'echo "$TOKEN"', params=f"TOKEN='{canary}'\n", CHANGES=1),
+        step("03-ask", SIDE="client")))
+    assert client.closed()["outcome"] == "undone"
+    arguments = (host.opt_base / "arguments").read_text()
+    assert len(arguments.splitlines()) > 40 and canary not in arguments
+    assert canary in (host.opt / "token").read_text()
+    assert canary not in (host.state / "deployments/1/journal.jsonl").read_text()
+
+
+def test_everything_is_private(host, client):
+    client.run(deployment())
+    eventually(host.lock_is_free, "free lock")
+    for folder, _, names in os.walk(host.state):
+        for name in [".", *names]:
+            path = os.path.join(folder, name)
+            if not os.path.islink(path):
+                assert os.stat(path).st_mode & 0o027 == 0, path
+
+
+def test_scripts_are_posix():
+    """No word of the scripts is bash's; shellcheck says the same in script/test."""
+    from conftest import HOST
+    for path in HOST.glob("*.sh"):
+        text = path.read_text()
+        assert not re.search(r"^\s*local |(?<![:\[])\[\[ |<<<|\bfunction ", text, re.M), path
