@@ -30,12 +30,18 @@ public struct PlanRun: Sendable {
     let attachment = try await client.attach()
     do {
       let plan = try await plan(version: version, attachment)
-      await attachment.close()
+      await end(attachment)
       return plan
     } catch {
-      await attachment.close()
+      await end(attachment)
       throw error
     }
+  }
+
+  /// What was fetched for the plan alone goes again; a host that can't be asked any more keeps it for `prune`.
+  private func end(_ attachment: Attachment) async {
+    _ = try? await attachment.request("query plan 0", body: [])
+    await attachment.close()
   }
 
   private func plan(version: String, _ attachment: Attachment) async throws -> Plan {

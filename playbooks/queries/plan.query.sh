@@ -1,34 +1,55 @@
 #!/bin/sh
 # Runs preparing steps without a lock and away from everything that is live, so that `plan` can tell what a deploy would do.
-# stdin: a tar of step directories (docs/runner.md, "Steps") and a file `nonce`; the steps run in the order of their names until the first failure.
-# Prints the log; the step directories stay below plan/<parent's pid> until the conversation ends.
+# stdin: a tar of step directories (docs/runner.md, "Steps") and a file `nonce`; the steps run in the order of their names until the
+# first failure. Prints the log. An empty stdin ends the plan: the steps are undone, backwards.
+# The step directories stay below plan/<parent's pid> until the conversation ends.
 set -eu
+# shellcheck source=playbooks/host/lib.sh
 . "$ORCH_BUNDLE/lib.sh"
 
 ORCH_DEPLOYMENT=$ORCH_STATE/plan/$PPID
 ORCH_RELEASE=$ORCH_DEPLOYMENT/release
 ORCH_N=0
-ORCH_PREVIOUS=$(readlink "$ORCH_OPT/current" 2>/dev/null | sed 's,.*/,,') || ORCH_PREVIOUS=
+ORCH_PREVIOUS=$(readlink "$ORCH_OPT/current" 2>/dev/null) || : # nothing is deployed
+ORCH_PREVIOUS=${ORCH_PREVIOUS##*/}
 export ORCH_DEPLOYMENT ORCH_RELEASE ORCH_N ORCH_PREVIOUS
 mkdir -p "$ORCH_DEPLOYMENT"
 : >"$ORCH_DEPLOYMENT/log"
-before=$(ls "$ORCH_DEPLOYMENT")
-tar -xf - -C "$ORCH_DEPLOYMENT" --no-same-owner
+cat >"$ORCH_DEPLOYMENT/input"
+
+# DIRECTORY SCRIPT: one script of a step, as the runner would run it.
+run_script() (
+  KIND='' TIMEOUT=60
+  # shellcheck source=/dev/null
+  . "$1/meta"
+  ORCH_STEP=$1
+  export ORCH_STEP
+  cd "$1"
+  [ -e "$2.sh" ] || ln "$ORCH_BUNDLE/steps/$KIND.$2.sh" "$2.sh" 2>/dev/null || exit 0
+  exec timeout -k 10 "$TIMEOUT" sh "./$2.sh" </dev/null >>"$ORCH_DEPLOYMENT/log" 2>&1
+)
+
+if [ ! -s "$ORCH_DEPLOYMENT/input" ]; then
+  # A deployment that runs may have begun to use what the plan fetched: then it stays, for prune.
+  ! runner_alive || exit 0
+  for directory in $(find "$ORCH_DEPLOYMENT" -maxdepth 1 -name '[0-9][0-9]-*' | sort -r); do
+    run_script "$directory" undo || : # what can't be undone is left to prune
+  done
+  exit 0
+fi
+
+tar -x -C "$ORCH_DEPLOYMENT" --no-same-owner --no-same-permissions -f "$ORCH_DEPLOYMENT/input"
 read -r nonce <"$ORCH_DEPLOYMENT/nonce"
 clock
 printf '%s %s\n' "$nonce" "$(($(now_ms) - up_ms))" >"$ORCH_DEPLOYMENT/key"
-
 status=0
-for dir in "$ORCH_DEPLOYMENT"/[0-9][0-9]-*; do
-	case " $(echo "$before" | tr '\n' ' ') " in *" ${dir##*/} "*) continue ;; esac
-	(
-		. "$dir/meta"
-		ORCH_STEP=$dir
-		export ORCH_STEP
-		[ -f "$dir/apply.sh" ] || ln "$ORCH_BUNDLE/steps/$KIND.apply.sh" "$dir/apply.sh"
-		cd "$dir"
-		timeout -k 10 "$TIMEOUT" sh ./apply.sh </dev/null >>"$ORCH_DEPLOYMENT/log" 2>&1
-	) || { status=$?; break; }
+for directory in "$ORCH_DEPLOYMENT"/[0-9][0-9]-*; do
+  [ ! -e "$directory/planned" ] || continue
+  : >"$directory/planned"
+  run_script "$directory" apply || {
+    status=$?
+    break
+  }
 done
 cat "$ORCH_DEPLOYMENT/log"
 exit "$status"

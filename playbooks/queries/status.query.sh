@@ -1,6 +1,7 @@
 #!/bin/sh
 # Prints a JSON object per container of the project, a line each: what Docker itself says of it.
 set -eu
+# shellcheck source=playbooks/host/lib.sh
 . "$ORCH_BUNDLE/lib.sh"
 
 ids=$(docker ps -aq --no-trunc --filter "label=com.docker.compose.project=$ORCH_PROJECT" --filter label=com.docker.compose.oneoff=False)
