@@ -131,7 +131,10 @@ let package = Package(
     tests("ViewsTests", ["Views", "Engine", "Diagnostics"]),
     tests(
       "CommandsTests",
-      ["Commands", "Steps", "Engine", "Inventory", "Views", "Diagnostics"]),
+      [
+        "Commands", "Steps", "Engine", "Inventory", "Views", "Diagnostics",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ]),
     tests("ArchitectureTests", []),
   ]
 )

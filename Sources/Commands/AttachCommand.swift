@@ -22,8 +22,12 @@ struct AttachCommand: AsyncParsableCommand {
     let command = try ReadingCommand(global, environment: environment)
     let screen = DeploymentScreen(global, context: command.session.context)
     let follower = DeploymentFollower(host: command.host.name, paths: command.paths) { screen.view.handle($0) }
+    let secrets = HostSecrets(command.session, inventory: command.inventory)
     let summary = try await command.converse { attachment in
-      try await follower.follow(attachment, inventory: command.inventory)
+      let facts = HostFacts(parsing: try await attachment.request("facts").text)
+      let number = Int(facts["open"]) ?? Int(facts["sequence"])
+      screen.view.handle(.secrets(try await secrets.values(attachment, deployment: number)))
+      return try await follower.follow(attachment, inventory: command.inventory)
     }
     screen.end()
     if summary.exitStatus != 0 { throw ExitCode(summary.exitStatus) }

@@ -94,6 +94,6 @@ struct LogsCommand: AsyncParsableCommand {
     try await RemoteTerminal.stream(
       command,
       on: HostConnector(host, inventory: loaded.inventory, projectRoot: loaded.project.root, context: session.context),
-      context: session.context)
+      secrets: HostSecrets(session, inventory: loaded.inventory), context: session.context)
   }
 }

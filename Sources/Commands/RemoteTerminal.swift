@@ -40,17 +40,23 @@ enum RemoteTerminal {
     }
   }
 
-  /// Runs a command without input and copies what it prints; throws `OrchestrateError` if it fails.
-  static func stream(_ command: String, on connector: HostConnector, context: CommandContext) async throws {
+  /// Runs a command without input and copies what it prints, secrets masked; throws `OrchestrateError` if it fails.
+  static func stream(
+    _ command: String, on connector: HostConnector, secrets: HostSecrets, context: CommandContext
+  ) async throws {
     let session = try await connector.connect()
+    let masker = Masker(try await secrets.values(session))
+    var output = MaskingStream(masker), errors = MaskingStream(masker)
     let channel = try await session.open(command)
     await channel.sendEOF()
     while let chunk = try await channel.read() {
       switch chunk {
-      case .stdout(let bytes): context.payload(String(decoding: bytes, as: UTF8.self))
-      case .stderr(let bytes): context.narrate(String(decoding: bytes, as: UTF8.self))
+      case .stdout(let bytes): context.output.write(output.feed(bytes), to: .standardOutput)
+      case .stderr(let bytes): context.output.write(errors.feed(bytes), to: .standardError)
       }
     }
+    context.output.write(output.flush(), to: .standardOutput)
+    context.output.write(errors.flush(), to: .standardError)
     let exit = try await channel.exit(deadline: .seconds(10))
     await connector.close()
     guard exit.isSuccess else { throw ExitCode(1) }

@@ -19,6 +19,14 @@ public enum OutputStream: Sendable, Hashable, CaseIterable {
 public protocol OutputSink: Sendable {
   /// Never fails: a reader that has gone doesn't end a deployment.
   func write(_ text: String, to stream: OutputStream)
+  /// Bytes as they are: what a remote program writes needn't be text, nor end where a character does.
+  func write(_ bytes: [UInt8], to stream: OutputStream)
+}
+
+extension OutputSink {
+  public func write(_ bytes: [UInt8], to stream: OutputStream) {
+    write(String(decoding: bytes, as: UTF8.self), to: stream)
+  }
 }
 
 /// The process's own stdout and stderr, unbuffered. Lines of several threads don't mix. Once a stream's reader is gone
@@ -31,11 +39,13 @@ public final class ProcessOutput: OutputSink {
   /// Whether a stream's reader is gone.
   public func isBroken(_ stream: OutputStream) -> Bool { broken.withLock { $0.contains(stream) } }
 
-  public func write(_ text: String, to stream: OutputStream) {
+  public func write(_ text: String, to stream: OutputStream) { write(Array(text.utf8), to: stream) }
+
+  public func write(_ bytes: [UInt8], to stream: OutputStream) {
     let descriptor: Int32 = stream == .standardOutput ? 1 : 2
     broken.withLock { broken in
       guard !broken.contains(stream) else { return }
-      if !writeAll(Array(text.utf8), to: descriptor) { broken.insert(stream) }
+      if !writeAll(bytes, to: descriptor) { broken.insert(stream) }
     }
   }
 }
@@ -70,4 +80,5 @@ public struct MaskingOutput: OutputSink {
   }
 
   public func write(_ text: String, to stream: OutputStream) { next.write(masker.mask(text), to: stream) }
+  public func write(_ bytes: [UInt8], to stream: OutputStream) { next.write(masker.mask(bytes), to: stream) }
 }

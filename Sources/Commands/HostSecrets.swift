@@ -1,0 +1,69 @@
+internal import Diagnostics
+internal import Engine
+internal import Inventory
+internal import SSH
+
+/// What `logs` and `attach` must not show: the secret values of the env files on the host, whoever set them, and of
+/// this machine's environment. (`deploy` knows its values from resolving them.)
+struct HostSecrets: Sendable {
+  let session: ProjectSession
+  let inventory: Inventory
+  /// Names that the template marks `@secret`, and all of its names.
+  private let marked: Set<String>
+  private let names: Set<String>
+
+  init(_ session: ProjectSession, inventory: Inventory) {
+    self.session = session
+    self.inventory = inventory
+    // A fault in playbook or template isn't the business of a command that only reads: then the names alone decide.
+    let loaded = try? session.load(environment: inventory.environment, playbook: "deploy")
+    let entries = loaded?.template?.entries ?? []
+    marked = Set(entries.filter(\.isMarkedSecret).map(\.name))
+    names = Set(entries.map(\.name))
+  }
+
+  /// - Parameter files: texts of env files; everything in `generated` is secret.
+  func values(files: [String], generated: String? = nil) -> [Secret] {
+    var found: [Secret] = []
+    for (text, all) in files.map({ ($0, false) }) + [generated].compactMap({ $0 }).map({ ($0, true) }) {
+      for (name, value) in (try? EnvFile.read(Array(text.utf8), file: "the host's env file")) ?? []
+      where all || isSecret(name) {
+        found.append(Secret(value))
+      }
+    }
+    for (name, value) in session.context.environment
+    where CommandContext.secretVariables.contains(name) || names.contains(name) && isSecret(name) {
+      found.append(Secret(value))
+    }
+    return found.filter { !$0.reveal().isEmpty }
+  }
+
+  /// Asked over a conversation, in one flight; of a deployment also the release that it makes.
+  func values(_ attachment: Attachment, deployment: Int?) async throws -> [Secret] {
+    let paths = HostPaths(project: inventory.project)
+    async let current = attachment.request("get \(paths.current)/.env")
+    async let generated = attachment.request("get \(paths.state)/generated.env")
+    var files: [String] = []
+    if let deployment, let text = try await attachment.request("get \(paths.release(deployment))/.env").found {
+      files.append(text)
+    }
+    if let text = try await current.found { files.append(text) }
+    return values(files: files, generated: try await generated.found)
+  }
+
+  /// The same over a session without a conversation.
+  func values(_ connection: SSHSession) async throws -> [Secret] {
+    let paths = HostPaths(project: inventory.project)
+    async let current = read("\(paths.current)/.env", connection)
+    async let generated = read("\(paths.state)/generated.env", connection)
+    return values(files: [try await current], generated: try await generated)
+  }
+
+  /// A file that is absent is empty.
+  private func read(_ path: String, _ connection: SSHSession) async throws -> String {
+    let result = try await connection.run("cat -- \(shellQuoted(path)) 2>/dev/null || :", deadline: .seconds(30))
+    return String(decoding: result.stdout, as: UTF8.self)
+  }
+
+  private func isSecret(_ name: String) -> Bool { marked.contains(name) || Secrecy.isSecret(name: name) }
+}
