@@ -207,7 +207,9 @@ extension DoctorReport: TextDocument {
     let verdict =
       failed > 0
       ? style.alarm("\(failed) failed") : warnings > 0 ? style.yellow("nothing failed") : style.green("all good")
-    out += "\n\(checks.count { $0.state == .passed }) passed, \(warnings) \(warnings == 1 ? "warning" : "warnings"), \(failed) failed: \(verdict)\n"
+    let passed = checks.count { $0.state == .passed }
+    let counts = "\(passed) passed, \(warnings) \(warnings == 1 ? "warning" : "warnings"), \(failed) failed"
+    out += "\n\(counts): \(verdict)\n"
     return out
   }
 }

@@ -19,7 +19,9 @@ private func files(below folder: String, suffix: String) throws -> [URL] {
   static let others: [String: Set<String>] = [
     "Commands": ["ArgumentParser", "Subprocess", "SystemPackage"], "ConfigSource": ["Yams"],
   ]
-  static let system: Set<String> = ["Foundation", "FoundationEssentials", "Synchronization", "Glibc", "Darwin", "Musl", "Dispatch", "System"]
+  static let system: Set<String> = [
+    "Foundation", "FoundationEssentials", "Synchronization", "Glibc", "Darwin", "Musl", "Dispatch", "System",
+  ]
   static let allowed: [String: Set<String>] = [
     "orchestrate": ["Commands"],
     "Commands": ["Views", "Steps", "Engine", "Inventory", "SSH", "HTTP", "Crypto", "Playbooks", "Diagnostics"],
@@ -40,10 +42,14 @@ private func files(below folder: String, suffix: String) throws -> [URL] {
     #expect(!sources.isEmpty)
     for file in sources {
       for line in try String(contentsOf: file, encoding: .utf8).split(separator: "\n") {
-        let words = line.split(separator: " ").filter { !["public", "internal", "package", "private", "fileprivate", "@preconcurrency", "@testable"].contains($0) }
+        let words = line.split(separator: " ").filter {
+          !["public", "internal", "package", "private", "fileprivate", "@preconcurrency", "@testable"].contains($0)
+        }
         guard words.first == "import", words.count > 1 else { continue }
         let name = String(words[1].split(separator: ".")[0])
-        let ok = Self.allowed[module]!.contains(name) || Self.system.contains(name) || (Self.others[module]?.contains(name) ?? false)
+        let ok =
+          Self.allowed[module]!.contains(name) || Self.system.contains(name)
+          || (Self.others[module]?.contains(name) ?? false)
         #expect(ok, "\(module) may not import \(name): \(file.lastPathComponent)")
       }
     }
@@ -59,7 +65,8 @@ private func files(below folder: String, suffix: String) throws -> [URL] {
       for name in names.sorted() where !name.hasPrefix(".") {
         #expect(manifest.contains("\"\(folder)/\(name)\""), "Package.swift doesn't embed playbooks/\(folder)/\(name)")
         let symbol = String(name.map { $0.isLetter || $0.isNumber ? $0 : "_" })
-        #expect(accessor.contains("PackageResources.\(symbol)"), "playbooks/Playbooks.swift doesn't name \(folder)/\(name)")
+        #expect(
+          accessor.contains("PackageResources.\(symbol)"), "playbooks/Playbooks.swift doesn't name \(folder)/\(name)")
       }
     }
   }
