@@ -189,7 +189,7 @@ def test_abort_while_waiting_and_after_the_commit(host, client):
     second = host.connect()
     second.open()
     second.send({**step("01-change", "", "", CHANGES=1)}, seal=False)
-    second.await_event("waiting")
+    second.await_event("ended", step="01-change")
     assert second.ask("abort 2 1", b"x") == ("ok", "")
     assert second.closed()["outcome"] == "undone"
 

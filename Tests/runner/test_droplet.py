@@ -10,6 +10,12 @@ from conftest import ROOT, Client, bundle, deployment, eventually, step
 pytestmark = pytest.mark.skipif("ORCHESTRATE_SANDBOX" not in os.environ, reason="ORCHESTRATE_SANDBOX is not set")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def alone():
+    """One droplet, which one of the tests crashes: test_droplet.py is run in a process of its own, -n 0."""
+    assert "PYTEST_XDIST_WORKER" not in os.environ, "run with -n 0"
+
+
 class Droplet:
     """Stands in for conftest's Host: a project of its own on a real host."""
 

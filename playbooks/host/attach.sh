@@ -117,14 +117,14 @@ install_recovery() {
 }
 
 # SECONDS: waits for the runner's verdict, in REPLY. It may take SECONDS to get the lock, and as long as it likes to recover; an
-# alarm each 5 s finds out whether it is still there.
+# alarm each second finds out whether it is still there.
 await_verdict() {
   (
     exec 3>&- 5>&- >/dev/null </dev/null
-    while sleep 5; do echo alarm >&4 || exit 0; done
+    while sleep 1; do echo alarm >&4 || exit 0; done
   ) 4>"$start/wake" &
   _alarm=$!
-  _left=$(($1 / 5 + 1))
+  _left=$(($1 + 5))
   _missed=0
   while [ ! -e "$start/verdict" ]; do
     read -r _word _rest <&3
@@ -133,8 +133,8 @@ await_verdict() {
       alarm)
         _left=$((_left - 1))
         if runner_alive; then _missed=0; else _missed=$((_missed + 1)); fi
-        # Twice: systemd may be about to start it again.
-        [ $_left != 0 ] && { [ $_left -gt 0 ] || [ $_missed -lt 2 ]; } || break
+        # Three times: systemd may be about to start it again.
+        [ $_left != 0 ] && { [ $_left -gt 0 ] || [ $_missed -lt 3 ]; } || break
         ;;
     esac
   done
@@ -230,14 +230,12 @@ receive_steps() {
       _why=
     done
     if [ -z "$_why" ]; then
-      find "$scratch" -exec sync {} + || _why='The steps could not be written.'
-      # In order; each by one rename.
-      for _new in "$scratch"/*; do
-        [ ! -d "$_new" ] || {
-          mv "$scratch"/* "$deployment/"
-          break
-        }
-      done
+      # A script with a second link is the bundle's, and was synced with it.
+      find "$scratch" \( -type d -o -links 1 \) -print0 | sync_all || _why='The steps could not be written.'
+    fi
+    if [ -z "$_why" ]; then
+      # In order, each by one rename. Nothing new: the directory is empty.
+      rmdir "$scratch" || mv "$scratch"/* "$deployment/"
       sync "$deployment"
       wake steps
       reply ok ''

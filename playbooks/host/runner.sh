@@ -210,7 +210,7 @@ new_deployment() {
     : >log
     record opened "\"number\":$_number,\"previous\":${_previous:-null}" late
     echo "$_number" >../../sequence.new
-    sync journal.jsonl previous bundle key holder.json . ../../sequence.new
+    printf '%s\0' journal.jsonl previous bundle key holder.json . ../../sequence.new | sync_all
   ) || fail_start space "The new deployment's journal cannot be written: nothing was changed."
   mv -T deployments/.new "deployments/$_number"
   mv sequence.new sequence
