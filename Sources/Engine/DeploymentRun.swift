@@ -24,16 +24,7 @@ public actor DeploymentRun {
   var roundTrips = 0
   private var interrupted: String?
   private var detached = false
-  var committed = false
-  var changed = false
-  private var runningStep: String?
-  private var failedStep: String?
-  private var failureTail: [String] = []
-  private var tail: [String: [String]] = [:]
-  private var undoReason: (reason: String, text: String)?
-  private var timings: [DeploymentSummary.StepTiming] = []
-  private var outcome: DeploymentOutcome?
-  private var healthy: Bool?
+  private var reader: EventReader
   /// Steps of the current batches by directory, for client-side steps.
   private var specs: [String: StepSpec] = [:]
   private var endedDirectories: Set<String> = []
@@ -49,6 +40,7 @@ public actor DeploymentRun {
     self.catalog = catalog
     self.client = client
     self.emit = emit
+    reader = EventReader(host: host)
     begun = client.uptime()
     var version = ""
     if case .deploy(let wanted) = request.kind { version = wanted }
@@ -83,13 +75,13 @@ public actor DeploymentRun {
   public func interrupt(reason: String) async {
     guard interrupted == nil else { return }
     interrupted = reason
-    guard let number, let attachment, outcome == nil, !committed else { return }
+    guard let number, let attachment, reader.outcome == nil, !reader.committed else { return }
     _ = try? await attachment.request("abort \(number) \(reason.utf8.count)", body: Array(reason.utf8))
   }
 
   /// Hands the decision to the host: it finishes without lease. False: it has ended already, or a step still needs the client.
   public func detach() async -> Bool {
-    guard let number, let attachment, outcome == nil,
+    guard let number, let attachment, reader.outcome == nil,
       let reply = try? await attachment.request("detach \(number)"), reply.tag == "ok"
     else { return false }
     detached = true
@@ -177,13 +169,13 @@ public actor DeploymentRun {
   }
 
   private func beatTarget() -> (Attachment, Int)? {
-    guard outcome == nil, let attachment, let number else { return nil }
+    guard reader.outcome == nil, let attachment, let number else { return nil }
     return (attachment, number)
   }
 
   /// The runner is gone without an outcome (without systemd nothing starts it again): whoever notices closes what it left.
   private func runnerDied() async {
-    guard outcome == nil, let attachment else { return }
+    guard reader.outcome == nil, let attachment else { return }
     emit(.warning(host: host, text: "the runner on the host died; what it left open is being closed"))
     _ = try? await attachment.request("recover \(request.nonce)r")
   }
@@ -228,13 +220,9 @@ public actor DeploymentRun {
         throw OrchestrateError(.outcomeUnknown, "the conversation with the host ended", host: host)
       }
       logOffset = item.end
-      switch item.content {
-      case .line(let bytes): line(String(decoding: bytes, as: UTF8.self))
-      case .event(let event):
-        guard let end = try await take(event) else { continue }
-        // The host may have begun to wait before it saw the last batch.
-        if end || directories.allSatisfy(endedDirectories.contains) { return end }
-      }
+      guard let end = try await take(item) else { continue }
+      // The host may have begun to wait before it saw the last batch.
+      if end || directories.allSatisfy(endedDirectories.contains) { return end }
     }
   }
 
@@ -245,77 +233,27 @@ public actor DeploymentRun {
     return item
   }
 
-  private func line(_ text: String) {
-    if let runningStep {
-      tail[runningStep, default: []].append(text)
-      if tail[runningStep]!.count > 120 { tail[runningStep]!.removeFirst(40) }
-    }
-    emit(.log(host: host, step: runningStep, text: text))
-  }
-
   /// True: closed. False: the host waits for steps. Nil: go on.
-  private func take(_ event: RunnerEvent) async throws -> Bool? {
-    let step = event.step.map(StepBatch.name(of:))
+  private func take(_ item: LogItem) async throws -> Bool? {
+    for event in reader.read(item) { emit(event) }
+    guard case .event(let event) = item.content else { return nil }
+    preparation.take(fact: event)
     switch event.name {
-    case "started":
-      runningStep = step
-      if let step { emit(.stepStarted(host: host, step: step)) }
-    case "fact":
-      guard let step, let key = event.members["key"]?.stringValue, let value = event.members["value"] else { return nil }
-      preparation.take(fact: event)
-      emit(.fact(host: host, step: step, key: key, value: value))
-    case "ended": stepEnded(event, step: step ?? "")
+    case "ended": if let directory = event.step { endedDirectories.insert(directory) }
     case "waiting":
       guard let directory = event.step else { return false }
       try await performClientStep(directory)
-    case "committed":
-      committed = true
-      emit(.committed(host: host, release: event.members["release"]?.intValue ?? number ?? 0))
-    case "undoing":
-      let reason = event.members["reason"]?.stringValue ?? "", text = event.members["text"]?.stringValue ?? ""
-      undoReason = (reason, text)
-      runningStep = nil
-      emit(.undoing(host: host, reason: reason, text: text))
-    case "undone":
-      let status = event.status ?? 0
-      if let step {
-        timings.append(.init(host: host, step: step, seconds: 0, state: "undone"))
-        emit(.stepUndone(host: host, step: step, status: status, attempts: event.members["attempts"]?.intValue ?? 1))
-      }
-    case "closed":
-      outcome = DeploymentOutcome(rawValue: event.members["outcome"]?.stringValue ?? "") ?? .unknown
-      healthy = event.members["healthy"]?.boolValue
-      emit(
-        .closed(
-          host: host, outcome: outcome!, healthy: healthy, recovery: event.members["recovery"]?.boolValue ?? false))
-      return true
+    case "closed": return true
     default: break
     }
     return nil
-  }
-
-  private func stepEnded(_ event: RunnerEvent, step: String) {
-    if let directory = event.step { endedDirectories.insert(directory) }
-    let ending = StepEnding(
-      status: event.status ?? 1, seconds: event.members["seconds"]?.numberValue ?? 0,
-      signal: event.members["signal"]?.stringValue, timedOut: event.members["timeout"]?.boolValue ?? false)
-    timings.append(.init(host: host, step: step, seconds: ending.seconds, state: ending.succeeded ? "done" : "failed"))
-    if !ending.succeeded, failedStep == nil {
-      failedStep = step
-      failureTail = Array((tail[step] ?? []).suffix(60))
-      if ending.timedOut { failureTail.append("(the step ran into its deadline)") }
-      if let signal = ending.signal { failureTail.append("(the step was killed by SIG\(signal))") }
-    }
-    tail[step] = nil
-    runningStep = nil
-    emit(.stepEnded(host: host, step: step, ending: ending))
   }
 
   private func performClientStep(_ directory: String) async throws {
     guard let number, let spec = specs[directory] else { return }
     emit(.stepStarted(host: host, step: spec.name))
     let result = await client.perform(spec, context: preparation.context)
-    if !result.succeeded { tail[spec.name, default: []].append(result.message) }
+    if !result.succeeded { reader.append(result.message) }
     emit(.log(host: host, step: spec.name, text: result.message))
     var facts = ""
     for (key, value) in result.facts.sorted(by: { $0.key < $1.key }) { facts += "\(JSONValue.string(key).text()):\(value.text())\n" }
@@ -355,9 +293,9 @@ public actor DeploymentRun {
       try await client.sleep(.milliseconds(min(5000, 250 << min(attempt, 5))))
     }
     throw OrchestrateError(
-      .outcomeUnknown, "the connection to the host was lost and couldn't be made again", host: host, step: runningStep,
+      .outcomeUnknown, "the connection to the host was lost and couldn't be made again", host: host, step: reader.step,
       cause: Self.describe(error),
-      state: committed
+      state: reader.committed
         ? "the release is committed; the host does what is left by itself"
         : "the host undoes by itself \(request.lease.components.seconds) s after it last heard from here, once the running step has ended",
       remedy: "orchestrate attach \(request.inventory.environment)")
@@ -378,15 +316,15 @@ public actor DeploymentRun {
 
   /// After a fault of the client's: the host undoes, and we wait for how it ended.
   private func settle(after error: OrchestrateError) async -> OrchestrateError {
-    guard number != nil, outcome == nil, let attachment, error.code != .outcomeUnknown else { return error }
+    guard number != nil, reader.outcome == nil, let attachment, error.code != .outcomeUnknown else { return error }
     await interruptHost(attachment, reason: error.summary)
     do { while try await !pump() {} } catch {
       return (error as? OrchestrateError) ?? OrchestrateError(.outcomeUnknown, Self.describe(error), host: host)
     }
     var settled = error
     if settled.state == nil { settled.state = stateText() }
-    if outcome == .stuck { settled.code = .rollbackFailed }
-    if outcome == .undone, settled.code == .failed { settled.code = .rolledBack }
+    if reader.outcome == .stuck { settled.code = .rollbackFailed }
+    if reader.outcome == .undone, settled.code == .failed { settled.code = .rolledBack }
     return settled
   }
 
@@ -397,31 +335,25 @@ public actor DeploymentRun {
   }
 
   func stateText() -> String {
-    switch outcome {
+    switch reader.outcome {
     case .committed: "\(toVersion ?? "the new release") is current"
     case .unchanged: "nothing was changed"
     case .undone where fromVersion == nil: "nothing runs, as before"
     case .undone:
-      healthy == false
-        ? "\(fromVersion!) is current again, but isn't healthy" : "\(fromVersion!) is current again\(healthy == true ? " and healthy" : "")"
+      reader.healthy == false
+        ? "\(fromVersion!) is current again, but isn't healthy" : "\(fromVersion!) is current again\(reader.healthy == true ? " and healthy" : "")"
     case .stuck: "the undo failed: the host may be between two releases"
     case .unknown, nil: "the outcome isn't known"
     }
   }
 
   private func problemOfOutcome() -> OrchestrateError? {
-    guard let outcome else {
+    guard let outcome = reader.outcome else {
       return number == nil ? nil : OrchestrateError(.outcomeUnknown, "the outcome isn't known", host: host)
     }
-    if outcome == .committed || (outcome == .unchanged && nothingToDo) { return nil }
+    guard let code = reader.errorCode, !(outcome == .unchanged && nothingToDo) else { return nil }
+    let failedStep = reader.failedStep
     if outcome == .unchanged, failedStep == nil, interrupted == nil, request.isRun { return nil }
-    let code: ErrorCode =
-      switch outcome {
-      case .undone: healthy == false ? .rollbackFailed : .rolledBack
-      case .stuck: .rollbackFailed
-      case .unknown: .outcomeUnknown
-      default: .failed
-      }
     let environment = request.inventory.environment
     let summary: String
     if let failedStep {
@@ -429,10 +361,10 @@ public actor DeploymentRun {
     } else if let interrupted {
       summary = interrupted
     } else {
-      summary = undoReason.map { $0.text.isEmpty ? $0.reason : $0.text } ?? "the deployment failed"
+      summary = reader.undoText.flatMap { $0.isEmpty ? nil : $0 } ?? "the deployment failed"
     }
     return OrchestrateError(
-      code, summary, host: host, step: failedStep, cause: failureTail.isEmpty ? nil : failureTail.joined(separator: "\n"),
+      code, summary, host: host, step: failedStep, cause: failedStep == nil || reader.tail.isEmpty ? nil : reader.tail.suffix(60).joined(separator: "\n"),
       state: stateText(),
       remedy: outcome == .stuck
         ? "look at the host, then: orchestrate rollback \(environment)" : "orchestrate logs \(environment), mend it, and deploy again")
@@ -448,16 +380,11 @@ public actor DeploymentRun {
     summary.number = number
     summary.from = fromVersion
     summary.to = toVersion
-    summary.outcome = outcome ?? (number == nil ? nil : .unknown)
-    summary.healthy = healthy
-    summary.steps = timings
+    reader.fill(&summary)
+    if number != nil, reader.outcome == nil { summary.outcome = .unknown }
     summary.roundTrips = roundTrips
-    for facts in preparation.context.reported.values {
-      if let gap = facts["gap_ms"]?.intValue { summary.downtimeMilliseconds = gap }
-      if let file = facts["backup"]?["file"]?.stringValue { summary.restorePoint = file }
-    }
     summary.problem = problem.map(ProblemDocument.init)
-    summary.next = problem?.remedy ?? (outcome == .committed ? "orchestrate status \(request.inventory.environment)" : nil)
+    summary.next = problem?.remedy ?? (reader.outcome == .committed ? "orchestrate status \(request.inventory.environment)" : nil)
     return summary
   }
 }

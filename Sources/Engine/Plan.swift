@@ -9,7 +9,8 @@ public struct Plan: Sendable, Equatable, Codable {
   /// Faults that forbid the deployment, found while planning (preflight): all of them.
   public var problems: [String] = []
   public var warnings: [String] = []
-  public var isEmpty: Bool { steps.allSatisfy { $0.changes.isEmpty } }
+  /// Nothing to do. What would only be tidied up afterwards doesn't count.
+  public var isEmpty: Bool { steps.allSatisfy { $0.changes.isEmpty || $0.kind == "prune" } }
 
   public init(environment: String, app: String, from: String?, to: String, steps: [StepPlan] = []) {
     self.environment = environment

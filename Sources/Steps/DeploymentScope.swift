@@ -2,8 +2,11 @@ import Engine
 import Inventory
 
 extension StepContext {
-  /// The services that the step puts in the place of the running ones: its own list, else the inventory's `services.app`.
-  func servicesToRecreate(_ listed: [String]) -> [String] { listed.isEmpty ? inventory.services.app : listed }
+  /// The services that the step puts in the place of the running ones: its own list, else the inventory's `services.app`; and what `--include` names.
+  func servicesToRecreate(_ listed: [String]) -> [String] {
+    let own = listed.isEmpty ? inventory.services.app : listed
+    return own + options.include.sorted().filter { !own.contains($0) }
+  }
 
   /// What the release will run, as far as it is known: after pull; of a rollback from the start.
   var newConfig: ComposeConfig? { target != nil ? targetConfig : effectiveConfig(self)?.config }
@@ -22,7 +25,7 @@ extension StepContext {
     if target != nil || current?.version != version { return true }
     if pendingMigrations?.isEmpty == false { return true }
     guard let currentConfig, let newConfig else { return true }
-    return inventory.services.app.contains { currentConfig.service($0) != newConfig.service($0) }
+    return servicesToRecreate([]).contains { currentConfig.service($0) != newConfig.service($0) }
   }
 }
 

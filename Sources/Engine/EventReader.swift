@@ -1,0 +1,117 @@
+internal import Diagnostics
+internal import Inventory
+
+/// Turns the items of a deployment's log into what a view is told, and remembers what a summary needs.
+struct EventReader {
+  let host: String
+  private(set) var outcome: DeploymentOutcome?
+  private(set) var healthy: Bool?
+  private(set) var failedStep: String?
+  /// What the step that failed (else the last one) printed last.
+  private(set) var tail: [String] = []
+  private(set) var timings: [DeploymentSummary.StepTiming] = []
+  private(set) var committed = false
+  private(set) var undoText: String?
+  /// The step that runs.
+  private(set) var step: String?
+  private var facts: [String: JSONValue] = [:]
+
+  init(host: String) { self.host = host }
+
+  mutating func read(_ item: LogItem) -> [DeploymentEvent] {
+    switch item.content {
+    case .line(let bytes):
+      let text = String(decoding: bytes, as: UTF8.self)
+      if failedStep == nil { append(text) }
+      return [.log(host: host, step: step, text: text)]
+    case .event(let event): return read(event)
+    }
+  }
+
+  private mutating func read(_ event: RunnerEvent) -> [DeploymentEvent] {
+    let name = event.step.map(StepBatch.name(of:)) ?? ""
+    switch event.name {
+    case "started":
+      step = name
+      if failedStep == nil { tail = [] }
+      return [.stepStarted(host: host, step: name)]
+    case "fact":
+      guard let key = event.members["key"]?.stringValue, let value = event.members["value"] else { return [] }
+      facts[key] = value
+      return [.fact(host: host, step: name, key: key, value: value)]
+    case "ended":
+      let ending = StepEnding(
+        status: event.status ?? 1, seconds: event.members["seconds"]?.numberValue ?? 0,
+        signal: event.members["signal"]?.stringValue, timedOut: event.members["timeout"]?.boolValue ?? false)
+      timings.append(.init(host: host, step: name, seconds: ending.seconds, state: ending.succeeded ? "done" : "failed"))
+      if !ending.succeeded, failedStep == nil {
+        failedStep = name
+        if ending.timedOut { append("(the step ran into its deadline)") }
+        if let signal = ending.signal { append("(the step was killed by SIG\(signal))") }
+      }
+      step = nil
+      return [.stepEnded(host: host, step: name, ending: ending)]
+    case "committed":
+      committed = true
+      return [.committed(host: host, release: event.members["release"]?.intValue ?? 0)]
+    case "undoing":
+      let text = event.members["text"]?.stringValue ?? ""
+      undoText = text
+      step = nil
+      return [.undoing(host: host, reason: event.members["reason"]?.stringValue ?? "", text: text)]
+    case "undone":
+      timings.append(.init(host: host, step: name, seconds: 0, state: "undone"))
+      return [.stepUndone(host: host, step: name, status: event.status ?? 0, attempts: event.members["attempts"]?.intValue ?? 1)]
+    case "closed":
+      let ended = DeploymentOutcome(rawValue: event.members["outcome"]?.stringValue ?? "") ?? .unknown
+      outcome = ended
+      healthy = event.members["healthy"]?.boolValue
+      return [.closed(host: host, outcome: ended, healthy: healthy, recovery: event.members["recovery"]?.boolValue ?? false)]
+    default: return []
+    }
+  }
+
+  /// A line that belongs to the running step, from elsewhere than its log.
+  mutating func append(_ line: String) {
+    tail.append(line)
+    if tail.count > 120 { tail.removeFirst(60) }
+  }
+
+  /// Nil: committed.
+  var errorCode: ErrorCode? {
+    switch outcome {
+    case .committed: nil
+    case .unchanged: .failed
+    case .undone: healthy == false ? .rollbackFailed : .rolledBack
+    case .stuck: .rollbackFailed
+    case .unknown, nil: .outcomeUnknown
+    }
+  }
+
+  /// What the facts and timings say; the problem is the caller's.
+  func fill(_ summary: inout DeploymentSummary) {
+    summary.outcome = outcome
+    summary.healthy = healthy
+    summary.steps = timings
+    summary.downtimeMilliseconds = facts["gap_ms"]?.intValue
+    summary.restorePoint = facts["backup"]?["file"]?.stringValue
+  }
+
+  func summary(command: String, inventory: Inventory, number: Int, from: String?, to: String?) -> DeploymentSummary {
+    let code = errorCode
+    var summary = DeploymentSummary(
+      command: command, environment: inventory.environment, app: inventory.app, hosts: [host],
+      exitStatus: code.map { ExitStatus($0) } ?? .done, seconds: 0)
+    summary.number = number
+    summary.from = from
+    summary.to = to
+    fill(&summary)
+    if let code {
+      summary.problem = ProblemDocument(
+        OrchestrateError(
+          code, failedStep.map { "the step \($0) failed" } ?? "the deployment didn't commit", host: host, step: failedStep,
+          cause: tail.isEmpty ? nil : tail.joined(separator: "\n"), remedy: "orchestrate history \(inventory.environment)"))
+    }
+    return summary
+  }
+}
