@@ -21,7 +21,7 @@ struct DeployCommand: AsyncParsableCommand {
   var include: [String] = []
   @Option(name: .customLong("set"), help: ArgumentHelp("A variable of the playbook or a value of the env file.", valueName: "name=value"))
   var assignments: [String] = []
-  @Flag(inversion: .prefixedNo, help: "Follow the watch window after the commit.") var follow = true
+  @Flag(inversion: .prefixedNo, help: "Follow the watch window after the commit (this version has none: it ends at the commit).") var follow = true
   @Flag(help: "Carry out a plan, or an undo, that can lose data.") var acceptDataLoss = false
   @OptionGroup var write: WriteOptions
   @OptionGroup var global: GlobalOptions
@@ -33,7 +33,6 @@ struct DeployCommand: AsyncParsableCommand {
     command.options.skip = Set(skip)
     command.options.include = Set(include)
     command.options.acceptDataLoss = acceptDataLoss
-    command.follow = follow
     try await command.run(.deploy(version: version))
   }
 

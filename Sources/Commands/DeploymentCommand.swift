@@ -16,7 +16,6 @@ struct DeploymentCommand: Sendable {
   var set: [String: String] = [:]
   var flags: [String: String] = [:]
   var options = DeployOptions()
-  var follow = true
 
   /// - Parameter narrow: makes another playbook of the one that was loaded (`backup`: its backup steps alone).
   func run(_ kind: DeploymentRequest.Kind, narrow: ((Playbook) -> Playbook)? = nil) async throws {

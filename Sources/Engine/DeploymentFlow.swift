@@ -7,7 +7,7 @@ extension DeploymentRun {
     try await open()
     switch request.kind {
     case .deploy: try await deploy()
-    case .rollback(let version): try await rollBack(to: version)
+    case .rollback: try await rollBack()
     case .run: try await runOnCurrent()
     }
   }
@@ -18,6 +18,9 @@ extension DeploymentRun {
     try preparation.resolveEnv(client)
     emit(.secrets(preparation.secrets))
     let steps = kept(request.playbook.steps)
+    if request.playbook.watch != nil {
+      emit(.notice(host: host, text: "watch: this version ends at the commit; the host doesn't go on watching yet"))
+    }
 
     let first = try preparation.describing(steps, catalog: catalog)
     guard try await carryOut(first, seal: false) else { return }
@@ -114,14 +117,42 @@ extension DeploymentRun {
 
   // MARK: - Rollback
 
-  private func rollBack(to version: String?) async throws {
+  /// Finds the release to go back to; before the lock, so that its holder says where to.
+  func chooseTarget(_ version: String?) async throws {
     guard let current = preparation.context.current else {
-      throw OrchestrateError(.failed, "nothing runs here, so there is nothing to go back from", host: host)
+      throw OrchestrateError(
+        .failed, "nothing runs here, so there is nothing to go back from", host: host, state: "nothing was changed")
     }
     let target = try await findTarget(version, current: current)
+    if version == nil { try await confirmAnother(current: current, target: target) }
     preparation.context.target = target
     preparation.context.version = target.version
     toVersion = target.version
+  }
+
+  /// Two rollbacks in a row are rarely meant: half asleep, the first one seemed to do nothing.
+  private func confirmAnother(current: Release, target: Release) async throws {
+    guard current.copyOf > 0, let created = Timestamp(current.created),
+      let now = preparation.context.facts.integer("epoch_ms"), now - created.milliseconds < 600_000, !request.assumeYes
+    else { return }
+    let text = "\(current.version) was rolled back to \((now - created.milliseconds) / 60_000) minutes ago"
+    guard request.isInteractive else {
+      throw OrchestrateError(
+        .usage, text, host: host, state: "nothing was changed",
+        remedy: "to go one further: orchestrate rollback \(request.inventory.environment) \(target.version)")
+    }
+    let question = DeploymentQuestion(
+      id: "again", text: "\(text). Go back one further, to \(target.version)?", choices: ["no", "yes"], timeout: 300)
+    emit(.asked(question))
+    let answer = await client.ask(question) ?? "no"
+    emit(.answered(question: question.id, answer: answer))
+    guard answer == "yes" else {
+      throw OrchestrateError(.failed, "not rolled back again", host: host, state: "nothing was changed")
+    }
+  }
+
+  private func rollBack() async throws {
+    guard let current = preparation.context.current, let target = preparation.context.target else { return }
     let old = try client.playbook(text: target.playbook, name: "release \(target.number)")
     let now = try client.playbook(text: current.playbook, name: "release \(current.number)")
     let steps = kept(Self.rollbackSteps(request.playbook.steps, target: old.steps, current: now.steps))

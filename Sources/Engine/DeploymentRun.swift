@@ -100,13 +100,29 @@ public actor DeploymentRun {
     let lease = request.lease.components.seconds, wait = request.lockWait.components.seconds
     roundTrips += 1
     preparation.take(try await Preparation.hostState(attachment, paths: preparation.paths, host: host))
+    if case .rollback(let version) = request.kind { try await chooseTarget(version) }
     let holder = Array(holderDocument().text().utf8)
     let reply = try await attachment.request("open \(request.nonce) \(lease) \(wait) \(holder.count)", body: holder)
     try await take(openReply: reply)
     log = attachment.log.makeAsyncIterator()
     startBeating()
+    if try await previousAtOpening() != preparation.context.current?.number {
+      // Somebody else's deployment ended between our look and our lock.
+      preparation.take(try await Preparation.hostState(attachment, paths: preparation.paths, host: host))
+      if case .rollback(let version) = request.kind { try await chooseTarget(version) }
+    }
     emit(.opened(host: host, number: number ?? 0, from: fromVersion, to: toVersion ?? ""))
     if let interrupted { throw OrchestrateError(.failed, interrupted, host: host) }
+  }
+
+  /// The release that was current when the lock was granted, as the log's first event says; nil: none.
+  private func previousAtOpening() async throws -> Int? {
+    while let item = try await nextLogItem() {
+      logOffset = item.end
+      guard case .event(let event) = item.content, event.name == "opened" else { continue }
+      return event.members["previous"]?.intValue
+    }
+    return nil
   }
 
   private func take(openReply reply: Reply) async throws {

@@ -12,6 +12,7 @@ struct EventReader {
   private(set) var timings: [DeploymentSummary.StepTiming] = []
   private(set) var committed = false
   private(set) var undoText: String?
+  private var hadNothingToCommit = false
   /// The step that runs.
   private(set) var step: String?
   private var facts: [String: JSONValue] = [:]
@@ -54,6 +55,10 @@ struct EventReader {
     case "committed":
       committed = true
       return [.committed(host: host, release: event.members["release"]?.intValue ?? 0)]
+    case "undoing" where event.members["reason"]?.stringValue == "no-commit":
+      // Steps on the running release that changed nothing to be committed: a backup, a prune. They are done.
+      hadNothingToCommit = true
+      return []
     case "undoing":
       let text = event.members["text"]?.stringValue ?? ""
       undoText = text
@@ -64,9 +69,9 @@ struct EventReader {
       return [.stepUndone(host: host, step: name, status: event.status ?? 0, attempts: event.members["attempts"]?.intValue ?? 1)]
     case "closed":
       let ended = DeploymentOutcome(rawValue: event.members["outcome"]?.stringValue ?? "") ?? .unknown
-      outcome = ended
+      outcome = hadNothingToCommit ? .committed : ended
       healthy = event.members["healthy"]?.boolValue
-      return [.closed(host: host, outcome: ended, healthy: healthy, recovery: event.members["recovery"]?.boolValue ?? false)]
+      return [.closed(host: host, outcome: outcome!, healthy: healthy, recovery: event.members["recovery"]?.boolValue ?? false)]
     default: return []
     }
   }

@@ -247,6 +247,27 @@ enum Fixtures {
     #expect(started == ["preflight", "release", "recreate", "health"])
   }
 
+  @Test func aSecondRollbackInARowIsNotTakenForGranted() async throws {
+    let host = ScriptedHost()
+    var rolledBack = Release(number: 6, version: "v1.1.0", previous: 1, copyOf: 3, created: "2026-11-21T03:00:00Z", playbook: Fixtures.standard)
+    rolledBack.services = ["bot"]
+    let current = String(decoding: try rolledBack.json(), as: UTF8.self), target = try Fixtures.release(1, "v1.0.0", previous: 0)
+    await host.set {
+      $0.facts = "epoch_ms=\(Timestamp("2026-11-21T03:05:00Z")!.milliseconds)\n"
+      $0.files["/opt/market-bot/current/release.json"] = current
+      $0.files["/opt/market-bot/releases/1/release.json"] = target
+    }
+    let steps = "preflight release recreate health commit"
+    let refused = try await deploy(host, request: try Fixtures.request(.rollback(to: nil), steps: steps))
+    #expect(refused.exitStatus == 64)
+    #expect(refused.number == nil)
+    var sure = try Fixtures.request(.rollback(to: nil), steps: steps)
+    sure.assumeYes = true
+    let done = try await deploy(host, request: sure)
+    #expect(done.to == "v1.0.0")
+    #expect(done.exitStatus == 0)
+  }
+
   @Test func withNothingOlderRollbackSaysSo() async throws {
     let host = ScriptedHost()
     let current = try Fixtures.release(1, "v1.0.0", previous: 0)
