@@ -52,7 +52,7 @@ def test_update_under_load_loses_nothing(project):
 BAD = [
     ("v1.3.0-badmigration", "migrate"),
     ("v1.2.0-badhealth", "the table is empty"),
-    ("v1.5.0-crashloop", "restart"),
+    ("v1.5.0-crashloop", "bot"),
 ]
 
 
