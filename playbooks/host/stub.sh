@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # The text of the exec command line: sh -c "<this>" orchestrate BUNDLE PROJECT, both names of [a-z0-9-].
 set -eu
 umask 077
