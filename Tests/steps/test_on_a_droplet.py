@@ -328,6 +328,10 @@ def test_preflight_sees_baseline_and_leftovers(project, registry):
     one.seal().apply()
     project.commit(1)
     machine.run(f"cd {project.opt}/releases/1 && docker compose -p shop --project-directory . -f effective.json up -d --no-build --pull never 2>&1")
+    # A container that has once replaced another one keeps Compose's label, and is no leftover.
+    machine.run(
+        f"cd {project.opt}/releases/1 && docker compose -p shop --project-directory . -f effective.json up -d --no-deps --no-build --pull never "
+        "--force-recreate bot 2>&1")
     tag = one.pull.facts["image.bot"]["tag"]
     machine.run(f"docker run -d --name orch-1-migrate --label com.docker.compose.project=shop --label com.docker.compose.oneoff=True --label orchestrate.deployment=1 {tag}")
     machine.run(f"docker create --name 0123456789ab_shop-bot-1 --label com.docker.compose.project=shop --label com.docker.compose.service=bot --label com.docker.compose.replace=shop-bot-1 {tag}")

@@ -44,11 +44,14 @@ fi
 # Splits them: what runs for the services, and what an interrupted deployment left behind.
 LC_ALL=C awk -v each=line -f "$ORCH_BUNDLE/json.awk" containers >flat
 LC_ALL=C awk -F '\t' -v number="$ORCH_N" '
+  # Compose killed in the middle of a recreate leaves <12 hexadecimal digits>_<name>. The label "replaces" alone says nothing: whoever has
+  # once replaced another container keeps it.
+  function half_named(name) { return index(name, "_") == 14 && substr(name, 2, 12) !~ /[^0-9a-f]/ }
   { split($1, path, "\037"); value[path[1], path[2]] = $3; if (path[1] > lines) lines = path[1] + 0 }
   END {
     for (i = 1; i <= lines; i++) {
       of = value[i, "deployment"]
-      left = value[i, "replaces"] != "" || (of != "" && of + 0 != number + 0 && value[i, "oneoff"] == "True")
+      left = (value[i, "replaces"] != "" && half_named(value[i, "name"])) || (of != "" && of + 0 != number + 0 && value[i, "oneoff"] == "True")
       # A one-off container of somebody else (a user at the shell) is none of ours.
       if (left) print "left", i
       else if (value[i, "oneoff"] != "True") {
