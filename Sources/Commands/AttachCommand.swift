@@ -15,7 +15,8 @@ struct AttachCommand: AsyncParsableCommand {
         orchestrate attach prod
       """)
 
-  @Argument(help: "The environment. Default: the only inventory, or the one with `default: true`.") var environment: String?
+  @Argument(help: "The environment. Default: the only inventory, or the one with `default: true`.") var environment:
+    String?
   @OptionGroup var global: GlobalOptions
 
   func run() async throws {

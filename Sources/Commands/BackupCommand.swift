@@ -12,7 +12,8 @@ struct BackupCommand: AsyncParsableCommand {
         orchestrate backup prod --reason "before the clean-up"
       """)
 
-  @Argument(help: "The environment. Default: the only inventory, or the one with `default: true`.") var environment: String?
+  @Argument(help: "The environment. Default: the only inventory, or the one with `default: true`.") var environment:
+    String?
   @OptionGroup var write: WriteOptions
   @OptionGroup var global: GlobalOptions
 
@@ -25,13 +26,15 @@ struct BackupCommand: AsyncParsableCommand {
 struct PruneCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "prune",
-    abstract: "Remove old releases, images and logs, as the deploy playbook's prune step does; never what a kept release needs.",
+    abstract:
+      "Remove old releases, images and logs, as the deploy playbook's prune step does; never what a kept release needs.",
     discussion: """
       Examples:
         orchestrate prune prod
       """)
 
-  @Argument(help: "The environment. Default: the only inventory, or the one with `default: true`.") var environment: String?
+  @Argument(help: "The environment. Default: the only inventory, or the one with `default: true`.") var environment:
+    String?
   @OptionGroup var write: WriteOptions
   @OptionGroup var global: GlobalOptions
 
@@ -44,5 +47,6 @@ struct PruneCommand: AsyncParsableCommand {
 /// The steps of one kind, with the settings that the deploy playbook gives them; without one there, the default.
 private func only(_ kind: StepKindName, of playbook: Playbook, else settings: StepSettings) -> Playbook {
   let steps = playbook.steps.filter { $0.kind == kind }
-  return Playbook(name: kind.rawValue, steps: steps.isEmpty ? [StepSpec(name: kind.rawValue, settings: settings)] : steps)
+  return Playbook(
+    name: kind.rawValue, steps: steps.isEmpty ? [StepSpec(name: kind.rawValue, settings: settings)] : steps)
 }

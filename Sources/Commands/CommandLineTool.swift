@@ -49,7 +49,8 @@ public enum CommandLineTool {
 /// The lines of one of the user's files, for the excerpt below a diagnostic.
 @Sendable private func sourceLines(_ path: String) -> [String]? {
   guard let bytes = try? FileSource.disk.read(path) else { return nil }
-  return String(decoding: bytes, as: UTF8.self).split(omittingEmptySubsequences: false, whereSeparator: \.isNewline).map(String.init)
+  return String(decoding: bytes, as: UTF8.self).split(omittingEmptySubsequences: false, whereSeparator: \.isNewline)
+    .map(String.init)
 }
 
 /// Ends the process at once, after what was written has left it.
@@ -71,7 +72,8 @@ struct Orchestrate: AsyncParsableCommand {
       """,
     version: toolVersion,
     subcommands: [
-      PlanCommand.self, DeployCommand.self, RollbackCommand.self, AttachCommand.self, StatusCommand.self, HistoryCommand.self,
+      PlanCommand.self, DeployCommand.self, RollbackCommand.self, AttachCommand.self, StatusCommand.self,
+      HistoryCommand.self,
       HealthCommand.self, LockCommand.self, BackupCommand.self, PruneCommand.self, EnvCommand.self, DoctorCommand.self,
       InitCommand.self, LogsCommand.self, ExecCommand.self, SSHCommand.self, RunCommand.self, BackupsCommand.self,
       InventoryCommand.self,

@@ -16,12 +16,19 @@ struct DeployCommand: AsyncParsableCommand {
 
   @Argument(help: "The environment: a name of inventories/.") var environment: String
   @Argument(help: "The version to deploy; the compose file sees it as ${VERSION}.") var version: String
-  @Option(help: ArgumentHelp("Leave this step out; recorded in the history. May be repeated.", valueName: "step")) var skip: [String] = []
-  @Option(help: ArgumentHelp("Also bring this service outside services.app up to the compose file. May be repeated.", valueName: "service"))
+  @Option(help: ArgumentHelp("Leave this step out; recorded in the history. May be repeated.", valueName: "step"))
+  var skip: [String] = []
+  @Option(
+    help: ArgumentHelp(
+      "Also bring this service outside services.app up to the compose file. May be repeated.", valueName: "service"))
   var include: [String] = []
-  @Option(name: .customLong("set"), help: ArgumentHelp("A variable of the playbook or a value of the env file.", valueName: "name=value"))
+  @Option(
+    name: .customLong("set"),
+    help: ArgumentHelp("A variable of the playbook or a value of the env file.", valueName: "name=value"))
   var assignments: [String] = []
-  @Flag(inversion: .prefixedNo, help: "Follow the watch window after the commit (this version has none: it ends at the commit).") var follow = true
+  @Flag(
+    inversion: .prefixedNo,
+    help: "Follow the watch window after the commit (this version has none: it ends at the commit).") var follow = true
   @Flag(help: "Carry out a plan, or an undo, that can lose data.") var acceptDataLoss = false
   @OptionGroup var write: WriteOptions
   @OptionGroup var global: GlobalOptions
@@ -29,7 +36,8 @@ struct DeployCommand: AsyncParsableCommand {
   func run() async throws {
     let set = try parseAssignments(assignments)
     var command = DeploymentCommand(
-      global: global, write: write, environment: environment, playbook: "deploy", version: version, set: set, flags: set)
+      global: global, write: write, environment: environment, playbook: "deploy", version: version, set: set, flags: set
+    )
     command.options.skip = Set(skip)
     command.options.include = Set(include)
     command.options.acceptDataLoss = acceptDataLoss
@@ -55,6 +63,8 @@ func parseAssignments(_ assignments: [String]) throws -> [String: String] {
 
 /// What a registry accepts as a tag: the version is one, in the user's compose file.
 func isImageTag(_ text: String) -> Bool {
-  guard (1...128).contains(text.utf8.count), let first = text.utf8.first, first != UInt8(ascii: "."), first != UInt8(ascii: "-") else { return false }
+  guard (1...128).contains(text.utf8.count), let first = text.utf8.first, first != UInt8(ascii: "."),
+    first != UInt8(ascii: "-")
+  else { return false }
   return text.allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber || "._-".contains($0)) }
 }

@@ -48,7 +48,8 @@ struct DeploymentCommand: Sendable {
           hosts: [host.name], steps: loaded.playbook.steps.map { .init(name: $0.name, kind: $0.kind.rawValue) })))
     for warning in loaded.warnings { view.handle(.warning(host: nil, text: warning.message)) }
     let run = DeploymentRun(
-      request: request, host: host.name, catalog: .standard(loaded.playbook), client: client, sha256: { SHA256.hex($0) },
+      request: request, host: host.name, catalog: .standard(loaded.playbook), client: client,
+      sha256: { SHA256.hex($0) },
       emit: { view.handle($0) })
     let name = loaded.inventory.environment
     let interrupts = Interrupts { kind, count in
@@ -67,9 +68,12 @@ struct DeploymentCommand: Sendable {
     for name in options.skip.sorted() {
       guard let step = playbook.steps.first(where: { $0.name == name }) else {
         let near = nearestName(to: name, among: names)
-        throw ValidationError("--skip \(name): the playbook has no such step" + (near.map { "; did you mean \($0)?" } ?? ""))
+        throw ValidationError(
+          "--skip \(name): the playbook has no such step" + (near.map { "; did you mean \($0)?" } ?? ""))
       }
-      if [.preflight, .release, .commit].contains(step.kind) { throw ValidationError("--skip \(name): this step can't be skipped") }
+      if [.preflight, .release, .commit].contains(step.kind) {
+        throw ValidationError("--skip \(name): this step can't be skipped")
+      }
     }
   }
 
@@ -84,7 +88,8 @@ struct DeploymentCommand: Sendable {
 
 /// The second Ctrl-C: nothing is waited for; the host's lease does the rest.
 private func leaveNow(screen: DeploymentScreen, environment: String) {
-  screen.view.handle(.warning(host: nil, text: "left at once; the host undoes or finishes by itself: orchestrate attach \(environment)"))
+  screen.view.handle(
+    .warning(host: nil, text: "left at once; the host undoes or finishes by itself: orchestrate attach \(environment)"))
   screen.end()
   exitProcess(ExitStatus.outcomeUnknown.rawValue)
 }

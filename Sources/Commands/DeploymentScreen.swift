@@ -20,7 +20,8 @@ final class DeploymentScreen: Sendable {
       CommandContext.secretVariables.compactMap { context.environment[$0] }.filter { !$0.isEmpty }.map { Secret($0) })
     let viewContext = ViewContext(
       output: context.output, masker: masker, uptime: { Int64(start.duration(to: .now).seconds * 1000) },
-      now: { Timestamp.now() }, terminalSize: { terminalSize() }, colour: context.style.colour, verbose: options.verbose,
+      now: { Timestamp.now() }, terminalSize: { terminalSize() }, colour: context.style.colour,
+      verbose: options.verbose,
       timings: options.timings)
     let view = makeDeploymentView(
       options.format(context), viewContext, github: context.environment["GITHUB_ACTIONS"] == "true",

@@ -7,7 +7,8 @@ internal import Views
 struct DoctorCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "doctor",
-    abstract: "Check configuration, key, host key, host, Docker, disk, registry and clock, and say what to do about each.",
+    abstract:
+      "Check configuration, key, host key, host, Docker, disk, registry and clock, and say what to do about each.",
     discussion: """
       Exit status: 1 if something must be mended before a deploy.
 
@@ -16,7 +17,8 @@ struct DoctorCommand: AsyncParsableCommand {
         orchestrate doctor prod --json
       """)
 
-  @Argument(help: "The environment. Default: the only inventory, or the one with `default: true`.") var environment: String?
+  @Argument(help: "The environment. Default: the only inventory, or the one with `default: true`.") var environment:
+    String?
   @OptionGroup var global: GlobalOptions
 
   func run() async throws {
@@ -38,17 +40,21 @@ struct DoctorCommand: AsyncParsableCommand {
     if global.format(context) == .json {
       context.payload(jsonValue(of: report).text() + "\n")
     } else {
-      context.payload(report.text(width: context.standardOutputIsTerminal ? terminalSize().columns : 120, style: context.style))
+      context.payload(
+        report.text(width: context.standardOutputIsTerminal ? terminalSize().columns : 120, style: context.style))
     }
     if !report.isGood { throw ExitCode(1) }
   }
 
   private func checkPlaybook(_ command: ReadingCommand, _ report: inout DoctorReport) {
     do {
-      let loaded = try command.session.load(environment: command.inventory.environment, playbook: "deploy", version: "v0")
+      let loaded = try command.session.load(
+        environment: command.inventory.environment, playbook: "deploy", version: "v0")
       report.checks.append(.init("playbook", .passed, "deploy has \(loaded.playbook.steps.count) steps"))
       _ = try command.session.projectFiles(loaded)
-      for warning in loaded.warnings { report.checks.append(.init("configuration", .warning, warning.message, remedy: warning.help)) }
+      for warning in loaded.warnings {
+        report.checks.append(.init("configuration", .warning, warning.message, remedy: warning.help))
+      }
     } catch let error as ConfigurationError {
       for fault in error.diagnostics {
         report.checks.append(
@@ -87,7 +93,8 @@ struct DoctorCommand: AsyncParsableCommand {
       add(
         "docker", .failed, facts["docker_error"].isEmpty ? "Docker doesn't answer" : facts["docker_error"],
         facts["docker_client"].isEmpty
-          ? "install Docker on the host" : inGroup ? "systemctl status docker" : "put \(facts["user"]) into the group docker")
+          ? "install Docker on the host"
+          : inGroup ? "systemctl status docker" : "put \(facts["user"]) into the group docker")
     } else {
       add("docker", .passed, "Engine \(facts["docker_server"])")
     }
@@ -104,12 +111,18 @@ struct DoctorCommand: AsyncParsableCommand {
         "let \(facts["user"]) run sudo without a password")
     }
     for (key, path) in [("state_dir", "/var/lib/orchestrate"), ("opt_dir", "/opt")] where facts[key] != "1" {
-      add("directories", .failed, "the project's folder below \(path) isn't writable for \(facts["user"])", "make it, or let sudo work")
+      add(
+        "directories", .failed, "the project's folder below \(path) isn't writable for \(facts["user"])",
+        "make it, or let sudo work")
     }
     for holds in ["opt", "state", "docker"] {
       guard let available = facts.integer("disk.\(holds).available") else { continue }
       let text = "\(facts["disk.\(holds).path"]) has \(available >> 20) MiB free"
-      if available < 1 << 30 { add("disk", .failed, text, "orchestrate prune, or a bigger disk") } else { add("disk", .passed, text) }
+      if available < 1 << 30 {
+        add("disk", .failed, text, "orchestrate prune, or a bigger disk")
+      } else {
+        add("disk", .passed, text)
+      }
     }
     if let clock = facts.integer("epoch_ms") {
       let skew = abs(clock - now.milliseconds) / 1000

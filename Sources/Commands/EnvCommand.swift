@@ -15,9 +15,11 @@ struct EnvCommand: AsyncParsableCommand {
         orchestrate env prod --diff
       """)
 
-  @Argument(help: "The environment. Default: the only inventory, or the one with `default: true`.") var environment: String?
+  @Argument(help: "The environment. Default: the only inventory, or the one with `default: true`.") var environment:
+    String?
   @Flag(help: "Only what differs from the running release.") var diff = false
-  @Option(name: .customLong("set"), help: ArgumentHelp("A value of the env file.", valueName: "name=value")) var assignments: [String] = []
+  @Option(name: .customLong("set"), help: ArgumentHelp("A value of the env file.", valueName: "name=value"))
+  var assignments: [String] = []
   @OptionGroup var global: GlobalOptions
 
   func validate() throws { _ = try parseAssignments(assignments) }
@@ -32,12 +34,14 @@ struct EnvCommand: AsyncParsableCommand {
       return (try await release.found, try await env.found, try await generated.found)
     }
     let current = try release.map { try Release(json: $0, host: command.host.name) }
-    let loaded = try command.session.load(environment: environment, playbook: "deploy", version: current?.version ?? "v0")
+    let loaded = try command.session.load(
+      environment: environment, playbook: "deploy", version: current?.version ?? "v0")
     let client = LiveDeploymentClient(
       connector: command.connector, session: command.session, loaded: loaded, flags: try parseAssignments(assignments),
       version: current?.version ?? "")
     let resolved = try client.resolveEnv(host: env, generated: generated, current: current)
-    var document = EnvDocument(environment: command.inventory.environment, app: command.inventory.app, host: command.host.name)
+    var document = EnvDocument(
+      environment: command.inventory.environment, app: command.inventory.app, host: command.host.name)
     var before = current?.env ?? [:]
     for value in resolved?.values ?? [] {
       let old = before.removeValue(forKey: value.name)
@@ -45,7 +49,8 @@ struct EnvCommand: AsyncParsableCommand {
         old == nil ? .added : old == SHA256.hex(Array(value.value.utf8)) ? .same : .changed
       document.entries.append(
         .init(
-          name: value.name, secret: value.isSecret, origin: value.origin.description, value: value.value, difference: difference))
+          name: value.name, secret: value.isSecret, origin: value.origin.description, value: value.value,
+          difference: difference))
     }
     for name in before.keys.sorted() { document.entries.append(.init(name: name, secret: true, difference: .removed)) }
     if diff { document.entries.removeAll { $0.difference == .same } }

@@ -82,7 +82,9 @@ struct LogsCommand: AsyncParsableCommand {
   @Argument(help: "The Compose service. Default: all.") var service: String?
   @Flag(name: [.short, .long], help: "Go on as more is written.") var follow = false
   @Option(help: ArgumentHelp("Only what was written since, e.g. 10m.", valueName: "duration")) var since: String?
-  @Option(name: [.customShort("n"), .long], help: ArgumentHelp("Only the last lines of each container.", valueName: "count")) var tail: Int?
+  @Option(
+    name: [.customShort("n"), .long], help: ArgumentHelp("Only the last lines of each container.", valueName: "count"))
+  var tail: Int?
   @OptionGroup var global: GlobalOptions
 
   func run() async throws {

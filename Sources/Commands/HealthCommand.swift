@@ -15,14 +15,16 @@ struct HealthCommand: AsyncParsableCommand {
         orchestrate health prod --json
       """)
 
-  @Argument(help: "The environment. Default: the only inventory, or the one with `default: true`.") var environment: String?
+  @Argument(help: "The environment. Default: the only inventory, or the one with `default: true`.") var environment:
+    String?
   @OptionGroup var global: GlobalOptions
 
   func run() async throws {
     let command = try ReadingCommand(global, environment: environment)
     let answer = try await command.converse { try await $0.request("query health 0", body: []) }
     var document = HealthDocument(
-      environment: command.inventory.environment, app: command.inventory.app, probes: HealthDocument.Probe.all(in: answer.text))
+      environment: command.inventory.environment, app: command.inventory.app,
+      probes: HealthDocument.Probe.all(in: answer.text))
     for index in document.probes.indices { document.probes[index].host = command.host.name }
     let loaded = try command.session.load(environment: environment, playbook: "deploy", version: nil)
     for step in loaded.playbook.steps {

@@ -82,7 +82,8 @@ actor HostConnector {
     let openSSH = await openSSH(entry.address)
     if let command = openSSH.proxyCommand {
       throw OrchestrateError(
-        .unreachable, "ssh's configuration asks for a ProxyCommand for \(entry.address), which isn't supported: \(command)",
+        .unreachable,
+        "ssh's configuration asks for a ProxyCommand for \(entry.address), which isn't supported: \(command)",
         host: entry.name, remedy: "use ProxyJump, or ssh: { proxy_jump: … } in the inventory")
     }
     var jumps: [SSHConfiguration] = []
@@ -121,7 +122,8 @@ actor HostConnector {
 
   private func jumpHosts(_ openSSH: OpenSSHConfiguration) throws -> [OpenSSHConfiguration.Jump] {
     guard let text = inventory.ssh.proxyJump else { return openSSH.jumps }
-    return OpenSSHConfiguration(host: entry.address, output: "proxyjump \(text)", home: home, localUser: localUser).jumps
+    return OpenSSHConfiguration(host: entry.address, output: "proxyjump \(text)", home: home, localUser: localUser)
+      .jumps
   }
 
   private var home: String { context.environment["HOME"] ?? "/root" }
@@ -161,7 +163,8 @@ actor HostConnector {
       result.remedy = "compare the fingerprint with the host's own, then add the key: orchestrate doctor shows the line"
     case .hostKeyChanged, .hostKeyRevoked:
       result.code = .hostKey
-      result.remedy = "if the host was made anew, remove the old line from known_hosts; if not, somebody may be in between"
+      result.remedy =
+        "if the host was made anew, remove the old line from known_hosts; if not, somebody may be in between"
     case .authenticationFailed, .keyUnreadable, .passphraseNeeded:
       result.code = .authentication
       result.remedy = "is the key on the host, for the user \(user)? orchestrate doctor tells which keys were offered"

@@ -21,7 +21,9 @@ struct InitCommand: AsyncParsableCommand {
   @OptionGroup var global: GlobalOptions
 
   func validate() throws {
-    if let app, !Self.isName(app) { throw ValidationError("--app \(app): lowercase letters, digits and dashes, a letter or digit first") }
+    if let app, !Self.isName(app) {
+      throw ValidationError("--app \(app): lowercase letters, digits and dashes, a letter or digit first")
+    }
   }
 
   static func isName(_ text: String) -> Bool {
@@ -31,11 +33,13 @@ struct InitCommand: AsyncParsableCommand {
 
   func run() async throws {
     let context = CommandContext.current
-    let folder = global.project.map { $0.hasPrefix("/") ? $0 : context.workingDirectory + "/" + $0 } ?? context.workingDirectory
+    let folder =
+      global.project.map { $0.hasPrefix("/") ? $0 : context.workingDirectory + "/" + $0 } ?? context.workingDirectory
     let name = app ?? folder.split(separator: "/").last.map { $0.lowercased() } ?? ""
     guard Self.isName(name) else {
       throw OrchestrateError(
-        .usage, "the folder's name can't be an app's name: \(name)", remedy: "name the app: orchestrate init --app NAME")
+        .usage, "the folder's name can't be an app's name: \(name)", remedy: "name the app: orchestrate init --app NAME"
+      )
     }
     for file in Playbooks.project {
       let path = folder + "/" + file.path

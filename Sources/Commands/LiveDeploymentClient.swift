@@ -23,20 +23,24 @@ struct LiveDeploymentClient: DeploymentClient {
       from: inventory.env.from, builtins: ["VERSION": version], environment: inventory.environment,
       generate: { length in SecureRandom.word(length) })
     request.values = [
-      .flags: flags, .environment: session.context.environment, .host: try values(host, "the running release's env file"),
+      .flags: flags, .environment: session.context.environment,
+      .host: try values(host, "the running release's env file"),
       .generated: try values(generated, "the host's generated.env"),
     ]
     request.defaultedOnHost = Set(current?.envDefaults ?? [])
     request.databaseVolumeExists = current != nil
     let resolution = try template.resolve(request)
     var made: [String: Secret] = [:]
-    for value in resolution.values where resolution.generated.contains(value.name) { made[value.name] = Secret(value.value) }
+    for value in resolution.values where resolution.generated.contains(value.name) {
+      made[value.name] = Secret(value.value)
+    }
     return ResolvedEnv(values: resolution.values, generated: made)
   }
 
   private func values(_ text: String?, _ file: String) throws -> [String: String] {
     guard let text else { return [:] }
-    return Dictionary(try EnvFile.read(Array(text.utf8), file: file).map { ($0.name, $0.value) }, uniquingKeysWith: { $1 })
+    return Dictionary(
+      try EnvFile.read(Array(text.utf8), file: file).map { ($0.name, $0.value) }, uniquingKeysWith: { $1 })
   }
 
   func registryPassword() throws -> Secret? {

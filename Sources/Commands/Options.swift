@@ -10,10 +10,14 @@ private func outputFormat(_ name: String) throws -> OutputFormat {
 
 /// Options that every command has.
 struct GlobalOptions: ParsableArguments {
-  @Option(help: ArgumentHelp("The project folder.", discussion: "Default: the nearest folder upwards that holds inventories/.", valueName: "dir"))
+  @Option(
+    help: ArgumentHelp(
+      "The project folder.", discussion: "Default: the nearest folder upwards that holds inventories/.",
+      valueName: "dir"))
   var project: String?
   @Option(
-    help: ArgumentHelp("How to write: human, plain or json. Default: human on a terminal, plain elsewhere.", valueName: "format"),
+    help: ArgumentHelp(
+      "How to write: human, plain or json. Default: human on a terminal, plain elsewhere.", valueName: "format"),
     transform: outputFormat)
   var output: OutputFormat?
   @Flag(help: "The same as --output json.") var json = false
@@ -23,20 +27,25 @@ struct GlobalOptions: ParsableArguments {
 
   func format(_ context: CommandContext) -> OutputFormat {
     if json { return .json }
-    return output ?? (context.standardOutputIsTerminal && context.environment["CI", default: ""].isEmpty ? .human : .plain)
+    return output
+      ?? (context.standardOutputIsTerminal && context.environment["CI", default: ""].isEmpty ? .human : .plain)
   }
 }
 
 /// Options of every command that writes to the host.
 struct WriteOptions: ParsableArguments {
   @Flag(name: .shortAndLong, help: "Don't ask: plans that can't lose data go ahead.") var yes = false
-  @Option(help: ArgumentHelp("Why, for the history and for whoever meets the lock.", valueName: "text")) var reason: String?
-  @Option(help: ArgumentHelp("Wait so long for the lock, e.g. 10m.", valueName: "duration")) var lockWait: DurationArgument?
+  @Option(help: ArgumentHelp("Why, for the history and for whoever meets the lock.", valueName: "text")) var reason:
+    String?
+  @Option(help: ArgumentHelp("Wait so long for the lock, e.g. 10m.", valueName: "duration")) var lockWait:
+    DurationArgument?
   @Option(
     help: ArgumentHelp(
-      "How long the host waits for a sign of life from here before it finishes or undoes by itself.", valueName: "duration"))
+      "How long the host waits for a sign of life from here before it finishes or undoes by itself.",
+      valueName: "duration"))
   var lease: DurationArgument = DurationArgument(.seconds(60))
-  @Flag(help: "Hand the deployment to the host and return; exit status 7 until `attach` tells the outcome.") var detach = false
+  @Flag(help: "Hand the deployment to the host and return; exit status 7 until `attach` tells the outcome.")
+  var detach = false
 }
 
 /// `10s`, `5m`, `1h`.

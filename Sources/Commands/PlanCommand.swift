@@ -22,9 +22,12 @@ struct PlanCommand: AsyncParsableCommand {
   @Argument(help: "The environment.") var environment: String
   @Argument(help: "The version that would be deployed.") var version: String
   @Option(help: ArgumentHelp("Leave this step out.", valueName: "step")) var skip: [String] = []
-  @Option(help: ArgumentHelp("Also bring this service outside services.app up to the compose file.", valueName: "service"))
+  @Option(
+    help: ArgumentHelp("Also bring this service outside services.app up to the compose file.", valueName: "service"))
   var include: [String] = []
-  @Option(name: .customLong("set"), help: ArgumentHelp("A variable of the playbook or a value of the env file.", valueName: "name=value"))
+  @Option(
+    name: .customLong("set"),
+    help: ArgumentHelp("A variable of the playbook or a value of the env file.", valueName: "name=value"))
   var assignments: [String] = []
   @Flag(inversion: .prefixedNo, help: "Pull the images.") var pull = true
   @OptionGroup var global: GlobalOptions
@@ -51,7 +54,8 @@ struct PlanCommand: AsyncParsableCommand {
       connector: connector, session: session, loaded: loaded, flags: set, version: version)
     let masker = Masker()
     var run = PlanRun(
-      request: request, host: host.name, catalog: .standard(loaded.playbook), client: client, sha256: { SHA256.hex($0) },
+      request: request, host: host.name, catalog: .standard(loaded.playbook), client: client,
+      sha256: { SHA256.hex($0) },
       emit: { if case .secrets(let secrets) = $0 { masker.add(secrets) } })
     run.pulls = pull
     let plan: Plan
@@ -74,6 +78,7 @@ struct PlanCommand: AsyncParsableCommand {
 
 func validateVersion(_ version: String) throws {
   guard isImageTag(version) else {
-    throw ValidationError("\(version) can't be a version: letters, digits, dots, dashes and underscores, as in an image's tag")
+    throw ValidationError(
+      "\(version) can't be a version: letters, digits, dots, dashes and underscores, as in an image's tag")
   }
 }

@@ -45,7 +45,8 @@ struct ProjectSession: Sendable {
       let near = nearestName(to: name, among: inventory.hosts.map(\.name))
       throw OrchestrateError(
         .usage, "the inventory of \(inventory.environment) has no host \(name)",
-        remedy: near.map { "did you mean \($0)?" } ?? "its hosts are \(inventory.hosts.map(\.name).joined(separator: ", "))")
+        remedy: near.map { "did you mean \($0)?" }
+          ?? "its hosts are \(inventory.hosts.map(\.name).joined(separator: ", "))")
     }
     guard inventory.hosts.count == 1, let host = inventory.hosts.first else {
       throw OrchestrateError(
@@ -85,7 +86,8 @@ struct ProjectSession: Sendable {
       for name in try loader.files.list(full) { try collect(relative + "/" + name, root: root, into: &files) }
     case nil:
       throw OrchestrateError(
-        .configuration, "the project has no \(relative)", remedy: "the playbook or the inventory names it; paths are relative to \(root)")
+        .configuration, "the project has no \(relative)",
+        remedy: "the playbook or the inventory names it; paths are relative to \(root)")
     }
   }
 
@@ -98,7 +100,8 @@ struct ProjectSession: Sendable {
       from = "GitHub Actions, \(repository) run \(run)"
     }
     return LockHolder(
-      who: "\(user)@\(ProcessInfo.processInfo.hostName)", from: from, reason: reason, since: Timestamp.now().description)
+      who: "\(user)@\(ProcessInfo.processInfo.hostName)", from: from, reason: reason, since: Timestamp.now().description
+    )
   }
 }
 

@@ -60,7 +60,9 @@ struct ReadingCommand: Sendable {
   }
 
   /// Prints a document: as JSON, or as the given text.
-  func answer(_ document: some Encodable, _ global: GlobalOptions, text: (_ style: Style, _ width: Int) -> String) throws {
+  func answer(_ document: some Encodable, _ global: GlobalOptions, text: (_ style: Style, _ width: Int) -> String)
+    throws
+  {
     let context = session.context
     if global.format(context) == .json {
       context.payload(jsonValue(of: document).text() + "\n")

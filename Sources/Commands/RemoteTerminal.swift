@@ -15,7 +15,9 @@ enum RemoteTerminal {
   /// Runs a command (nil: the user's shell) and passes its exit status on as an `ExitCode`; faults of our own are 255, as with ssh(1).
   ///
   /// - Parameter command: gets whether the remote side has a terminal.
-  static func run(on connector: HostConnector, context: CommandContext, command: (_ terminal: Bool) -> String?) async throws {
+  static func run(on connector: HostConnector, context: CommandContext, command: (_ terminal: Bool) -> String?)
+    async throws
+  {
     let terminal = context.isInteractive
     do {
       let session = try await connector.connect()
@@ -25,7 +27,8 @@ enum RemoteTerminal {
         let size = terminalSize()
         channel = try await session.shell(
           text,
-          terminal: SSHTerminal(type: context.environment["TERM"] ?? "xterm-256color", columns: size.columns, rows: size.rows))
+          terminal: SSHTerminal(
+            type: context.environment["TERM"] ?? "xterm-256color", columns: size.columns, rows: size.rows))
       } else {
         channel = try await session.open(text!)
       }

@@ -13,7 +13,8 @@ struct RunCommand: AsyncParsableCommand {
 
   @Argument(help: "The environment.") var environment: String
   @Argument(help: "The playbook: playbooks/NAME.yml.") var playbook: String
-  @Option(name: .customLong("set"), help: ArgumentHelp("A variable of the playbook.", valueName: "name=value")) var assignments: [String] = []
+  @Option(name: .customLong("set"), help: ArgumentHelp("A variable of the playbook.", valueName: "name=value"))
+  var assignments: [String] = []
   @OptionGroup var write: WriteOptions
   @OptionGroup var global: GlobalOptions
 
@@ -21,7 +22,8 @@ struct RunCommand: AsyncParsableCommand {
 
   func run() async throws {
     let command = DeploymentCommand(
-      global: global, write: write, environment: environment, playbook: playbook, set: try parseAssignments(assignments))
+      global: global, write: write, environment: environment, playbook: playbook, set: try parseAssignments(assignments)
+    )
     try await command.run(.run(playbook: playbook))
   }
 }

@@ -16,7 +16,8 @@ struct StatusCommand: AsyncParsableCommand {
         orchestrate status prod --json
       """)
 
-  @Argument(help: "The environment. Default: the only inventory, or the one with `default: true`.") var environment: String?
+  @Argument(help: "The environment. Default: the only inventory, or the one with `default: true`.") var environment:
+    String?
   @OptionGroup var global: GlobalOptions
 
   func run() async throws {
@@ -39,7 +40,8 @@ struct HistoryCommand: AsyncParsableCommand {
         orchestrate history prod --json
       """)
 
-  @Argument(help: "The environment. Default: the only inventory, or the one with `default: true`.") var environment: String?
+  @Argument(help: "The environment. Default: the only inventory, or the one with `default: true`.") var environment:
+    String?
   @Option(name: .shortAndLong, help: ArgumentHelp("How many.", valueName: "count")) var number = 20
   @OptionGroup var global: GlobalOptions
 
@@ -65,7 +67,8 @@ struct LockCommand: AsyncParsableCommand {
         orchestrate lock prod --abort --reason "Grace's laptop is gone"
       """)
 
-  @Argument(help: "The environment. Default: the only inventory, or the one with `default: true`.") var environment: String?
+  @Argument(help: "The environment. Default: the only inventory, or the one with `default: true`.") var environment:
+    String?
   @Flag(help: "Ask the running deployment to stop after its step and to undo.") var abort = false
   @Option(help: ArgumentHelp("Why, for the history.", valueName: "text")) var reason: String?
   @OptionGroup var global: GlobalOptions
@@ -104,7 +107,8 @@ struct BackupsCommand: AsyncParsableCommand {
         orchestrate backups prod --json
       """)
 
-  @Argument(help: "The environment. Default: the only inventory, or the one with `default: true`.") var environment: String?
+  @Argument(help: "The environment. Default: the only inventory, or the one with `default: true`.") var environment:
+    String?
   @OptionGroup var global: GlobalOptions
 
   func run() async throws {
@@ -128,7 +132,8 @@ struct InventoryCommand: AsyncParsableCommand {
         orchestrate inventory prod --json
       """)
 
-  @Argument(help: "The environment. Default: the only inventory, or the one with `default: true`.") var environment: String?
+  @Argument(help: "The environment. Default: the only inventory, or the one with `default: true`.") var environment:
+    String?
   @OptionGroup var global: GlobalOptions
 
   func run() async throws {
@@ -140,7 +145,8 @@ struct InventoryCommand: AsyncParsableCommand {
     document.hosts = inventory.hosts.map {
       .init(name: $0.name, address: $0.address, port: $0.port, user: $0.user, roles: $0.roles)
     }
-    document.services = .init(app: inventory.services.app, database: inventory.services.database, cache: inventory.services.cache)
+    document.services = .init(
+      app: inventory.services.app, database: inventory.services.database, cache: inventory.services.cache)
     document.envTemplate = inventory.env.template
     document.vars = inventory.vars
     let context = session.context

@@ -50,7 +50,8 @@ struct URLGate: Sendable {
       let response = try await client.get(url, timeout: .seconds(5))
       let body = String(decoding: response.body.prefix(2048), as: UTF8.self)
       if let fault = HealthExpectation.fault(
-        status: response.status, body: response.body, expectStatus: settings.expectStatus, expectJSON: settings.expectJSON)
+        status: response.status, body: response.body, expectStatus: settings.expectStatus,
+        expectJSON: settings.expectJSON)
       {
         return .failure(Fault(text: "status \(response.status), \(fault): \(body)"))
       }
@@ -94,7 +95,8 @@ enum HealthExpectation {
     case .above(let limit): return compare("above", limit, >)
     case .atLeast(let limit): return compare("at least", limit, >=)
     case .atMost(let limit): return compare("at most", limit, <=)
-    case .notEqual(let text): return value.stringValue != text && value.text() != text ? nil : "expected anything but \(text)"
+    case .notEqual(let text):
+      return value.stringValue != text && value.text() != text ? nil : "expected anything but \(text)"
     }
   }
 }

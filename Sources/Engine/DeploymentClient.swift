@@ -79,7 +79,9 @@ public struct DeploymentRequest: Sendable {
   /// A random name, unique for this deployment: `[a-z0-9]{16}`.
   public var nonce: String
 
-  public init(kind: Kind, inventory: Inventory, playbook: Playbook, playbookText: String, holder: LockHolder, nonce: String) {
+  public init(
+    kind: Kind, inventory: Inventory, playbook: Playbook, playbookText: String, holder: LockHolder, nonce: String
+  ) {
     self.kind = kind
     self.inventory = inventory
     self.playbook = playbook

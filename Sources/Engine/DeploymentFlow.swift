@@ -29,13 +29,14 @@ extension DeploymentRun {
       roundTrips += 1
       try preparation.take(config: try await persist("get \(path)").foundText, path: path, catalog: catalog)
     }
+    try refuse(problems: catalog.inspect(preparation.context).problems)
     let second = try preparation.pulling(steps, after: first, catalog: catalog)
     guard try await carryOut(second, seal: false) else { return }
     preparation.takeImages(from: steps)
 
     let plan = try preparation.plan(steps: steps, catalog: catalog)
     emit(.planned(plan))
-    try refuse(plan)
+    try refuse(problems: plan.problems)
     if plan.isEmpty && preparation.from == preparation.context.version {
       nothingToDo = true
       emit(.notice(host: host, text: "\(preparation.context.version) runs already: nothing to do"))
@@ -87,11 +88,11 @@ extension DeploymentRun {
 
   // MARK: - Plan
 
-  private func refuse(_ plan: Plan) throws {
-    guard !plan.problems.isEmpty else { return }
+  private func refuse(problems: [String]) throws {
+    guard !problems.isEmpty else { return }
     throw OrchestrateError(
-      .failed, plan.problems.count == 1 ? plan.problems[0] : "\(plan.problems.count) problems forbid the deployment",
-      host: host, step: "preflight", cause: plan.problems.count == 1 ? nil : plan.problems.joined(separator: "\n"),
+      .failed, problems.count == 1 ? problems[0] : "\(problems.count) problems forbid the deployment",
+      host: host, step: "preflight", cause: problems.count == 1 ? nil : problems.joined(separator: "\n"),
       remedy: "mend it, then: orchestrate plan \(request.inventory.environment) \(preparation.context.version)")
   }
 
@@ -162,7 +163,7 @@ extension DeploymentRun {
     guard try await carryOut(first, seal: false) else { return }
     let plan = try preparation.plan(steps: steps, catalog: catalog)
     emit(.planned(plan))
-    try refuse(plan)
+    try refuse(problems: plan.problems)
     guard try await accepted(plan) else { return try await end(reason: "not accepted") }
     var second = StepAssembly(first: first.batch.following, catalog: catalog)
     try appendChanging(steps.filter { $0.kind.phase > .prepare }, to: &second)
@@ -191,7 +192,8 @@ extension DeploymentRun {
     }
     throw OrchestrateError(
       .failed,
-      version.map { "there is no release \($0) on the host to go back to" } ?? "there is no older release than \(current.version) to go back to",
+      version.map { "there is no release \($0) on the host to go back to" }
+        ?? "there is no older release than \(current.version) to go back to",
       host: host, state: "nothing was changed",
       remedy: "orchestrate history \(request.inventory.environment)")
   }

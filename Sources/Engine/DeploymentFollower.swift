@@ -38,7 +38,10 @@ public struct DeploymentFollower: Sendable {
     await attachment.expectLog(nonce: nonce)
     let reply = try await attachment.request("follow \(number) 0")
     if reply.text == "dead" {
-      emit(.warning(host: host, text: "the runner of deployment \(number) is gone; the next deploy or rollback closes what it left"))
+      emit(
+        .warning(
+          host: host,
+          text: "the runner of deployment \(number) is gone; the next deploy or rollback closes what it left"))
     }
     var reader = EventReader(host: host)
     for try await item in attachment.log {

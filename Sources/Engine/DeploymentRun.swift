@@ -57,7 +57,9 @@ public actor DeploymentRun {
     } catch let error as OrchestrateError {
       summary = makeSummary(problem: await settle(after: error))
     } catch let error as ConfigurationError {
-      let text = error.diagnostics.map { ($0.location.map { "\($0): " } ?? "") + $0.message + ($0.help.map { " (\($0))" } ?? "") }
+      let text = error.diagnostics.map {
+        ($0.location.map { "\($0): " } ?? "") + $0.message + ($0.help.map { " (\($0))" } ?? "")
+      }
       summary = makeSummary(
         problem: await settle(
           after: OrchestrateError(
@@ -137,7 +139,9 @@ public actor DeploymentRun {
       throw lockedError(holder: reply.text)
     default:
       throw OrchestrateError(
-        .failed, "the deployment couldn't be opened", host: host, cause: reply.text, state: "nothing was changed",
+        .failed, "the deployment couldn't be opened", host: host,
+        // The first word says which fault it is, for programs.
+        cause: reply.text.split(separator: " ", maxSplits: 1).last.map(String.init), state: "nothing was changed",
         remedy: "orchestrate doctor \(request.inventory.environment)")
     }
   }
@@ -204,7 +208,9 @@ public actor DeploymentRun {
     specs.merge(batchSpecs) { $1 }
     let tar = batch.tar
     roundTrips += 1
-    if !batch.isEmpty { try check(try await persist("steps \(number) \(tar.count)", body: tar), "the steps were refused") }
+    if !batch.isEmpty {
+      try check(try await persist("steps \(number) \(tar.count)", body: tar), "the steps were refused")
+    }
     if seal { try check(try await persist("seal \(number)"), "the end of the steps was refused") }
   }
 
@@ -272,12 +278,16 @@ public actor DeploymentRun {
     if !result.succeeded { reader.append(result.message) }
     emit(.log(host: host, step: spec.name, text: result.message))
     var facts = ""
-    for (key, value) in result.facts.sorted(by: { $0.key < $1.key }) { facts += "\(JSONValue.string(key).text()):\(value.text())\n" }
+    for (key, value) in result.facts.sorted(by: { $0.key < $1.key }) {
+      facts += "\(JSONValue.string(key).text()):\(value.text())\n"
+    }
     let index = directory.prefix { $0 != "-" }
     roundTrips += 1
     let reply = try await persist(
       "result \(number) \(index) \(result.succeeded ? 0 : 1) \(facts.utf8.count)", body: Array(facts.utf8))
-    if reply.tag != "ok" { emit(.warning(host: host, text: "the host refused the result of \(spec.name): \(reply.text)")) }
+    if reply.tag != "ok" {
+      emit(.warning(host: host, text: "the host refused the result of \(spec.name): \(reply.text)"))
+    }
   }
 
   // MARK: - Connection lost
@@ -299,7 +309,9 @@ public actor DeploymentRun {
           log = fresh.log.makeAsyncIterator()
           emit(.reconnected(host: host))
           if reply.text == "dead" { await runnerDied() }
-          if let interrupted { _ = try? await fresh.request("abort \(number) \(interrupted.utf8.count)", body: Array(interrupted.utf8)) }
+          if let interrupted {
+            _ = try? await fresh.request("abort \(number) \(interrupted.utf8.count)", body: Array(interrupted.utf8))
+          }
           beats?.cancel()
           startBeating()
           return
@@ -357,7 +369,8 @@ public actor DeploymentRun {
     case .undone where fromVersion == nil: "nothing runs, as before"
     case .undone:
       reader.healthy == false
-        ? "\(fromVersion!) is current again, but isn't healthy" : "\(fromVersion!) is current again\(reader.healthy == true ? " and healthy" : "")"
+        ? "\(fromVersion!) is current again, but isn't healthy"
+        : "\(fromVersion!) is current again\(reader.healthy == true ? " and healthy" : "")"
     case .stuck: "the undo failed: the host may be between two releases"
     case .unknown, nil: "the outcome isn't known"
     }
@@ -380,10 +393,12 @@ public actor DeploymentRun {
       summary = reader.undoText.flatMap { $0.isEmpty ? nil : $0 } ?? "the deployment failed"
     }
     return OrchestrateError(
-      code, summary, host: host, step: failedStep, cause: failedStep == nil || reader.tail.isEmpty ? nil : reader.tail.suffix(60).joined(separator: "\n"),
+      code, summary, host: host, step: failedStep,
+      cause: failedStep == nil || reader.tail.isEmpty ? nil : reader.tail.suffix(60).joined(separator: "\n"),
       state: stateText(),
       remedy: outcome == .stuck
-        ? "look at the host, then: orchestrate rollback \(environment)" : "orchestrate logs \(environment), mend it, and deploy again")
+        ? "look at the host, then: orchestrate rollback \(environment)"
+        : "orchestrate logs \(environment), mend it, and deploy again")
   }
 
   var nothingToDo = false
@@ -400,7 +415,8 @@ public actor DeploymentRun {
     if number != nil, reader.outcome == nil { summary.outcome = .unknown }
     summary.roundTrips = roundTrips
     summary.problem = problem.map(ProblemDocument.init)
-    summary.next = problem?.remedy ?? (reader.outcome == .committed ? "orchestrate status \(request.inventory.environment)" : nil)
+    summary.next =
+      problem?.remedy ?? (reader.outcome == .committed ? "orchestrate status \(request.inventory.environment)" : nil)
     return summary
   }
 }

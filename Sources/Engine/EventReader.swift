@@ -44,7 +44,8 @@ struct EventReader {
       let ending = StepEnding(
         status: event.status ?? 1, seconds: event.members["seconds"]?.numberValue ?? 0,
         signal: event.members["signal"]?.stringValue, timedOut: event.members["timeout"]?.boolValue ?? false)
-      timings.append(.init(host: host, step: name, seconds: ending.seconds, state: ending.succeeded ? "done" : "failed"))
+      timings.append(
+        .init(host: host, step: name, seconds: ending.seconds, state: ending.succeeded ? "done" : "failed"))
       if !ending.succeeded, failedStep == nil {
         failedStep = name
         if ending.timedOut { append("(the step ran into its deadline)") }
@@ -66,12 +67,18 @@ struct EventReader {
       return [.undoing(host: host, reason: event.members["reason"]?.stringValue ?? "", text: text)]
     case "undone":
       timings.append(.init(host: host, step: name, seconds: 0, state: "undone"))
-      return [.stepUndone(host: host, step: name, status: event.status ?? 0, attempts: event.members["attempts"]?.intValue ?? 1)]
+      return [
+        .stepUndone(
+          host: host, step: name, status: event.status ?? 0, attempts: event.members["attempts"]?.intValue ?? 1)
+      ]
     case "closed":
       let ended = DeploymentOutcome(rawValue: event.members["outcome"]?.stringValue ?? "") ?? .unknown
       outcome = hadNothingToCommit ? .committed : ended
       healthy = event.members["healthy"]?.boolValue
-      return [.closed(host: host, outcome: outcome!, healthy: healthy, recovery: event.members["recovery"]?.boolValue ?? false)]
+      return [
+        .closed(
+          host: host, outcome: outcome!, healthy: healthy, recovery: event.members["recovery"]?.boolValue ?? false)
+      ]
     default: return []
     }
   }
@@ -114,8 +121,10 @@ struct EventReader {
     if let code {
       summary.problem = ProblemDocument(
         OrchestrateError(
-          code, failedStep.map { "the step \($0) failed" } ?? "the deployment didn't commit", host: host, step: failedStep,
-          cause: tail.isEmpty ? nil : tail.joined(separator: "\n"), remedy: "orchestrate history \(inventory.environment)"))
+          code, failedStep.map { "the step \($0) failed" } ?? "the deployment didn't commit", host: host,
+          step: failedStep,
+          cause: tail.isEmpty ? nil : tail.joined(separator: "\n"),
+          remedy: "orchestrate history \(inventory.environment)"))
     }
     return summary
   }

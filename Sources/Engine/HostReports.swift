@@ -12,7 +12,8 @@ extension HistoryEntry {
     healthy = value["healthy"]?.boolValue
     reason = value["reason"]?.stringValue ?? value["cause"]?.stringValue.flatMap { $0.isEmpty ? nil : $0 }
     who = value["who"]?.stringValue
-    let openedAt = value["opened"]?.numberValue.map { Int64($0) }, closedAt = value["closed"]?.numberValue.map { Int64($0) }
+    let openedAt = value["opened"]?.numberValue.map { Int64($0) },
+      closedAt = value["closed"]?.numberValue.map { Int64($0) }
     opened = openedAt.map { Timestamp(milliseconds: $0).description }
     closed = closedAt.map { Timestamp(milliseconds: $0).description }
     if let openedAt, let closedAt { seconds = Double(closedAt - openedAt) / 1000 }
@@ -35,7 +36,8 @@ extension LockHolder {
     guard let value = try? JSONValue(parsing: text), let who = value["who"]?.stringValue else { return nil }
     func member(_ key: String) -> String? { value[key]?.stringValue }
     self.init(
-      who: who, from: member("from"), reason: member("reason"), since: member("since"), number: value["number"]?.intValue,
+      who: who, from: member("from"), reason: member("reason"), since: member("since"),
+      number: value["number"]?.intValue,
       version: member("version"), command: member("command"))
   }
 }
@@ -106,18 +108,20 @@ public struct HostReport: Sendable {
     status.lock = holder
     status.openDeployment = Int(facts["open"])
     for holds in ["opt", "state", "docker"] {
-      guard let available = facts.integer("disk.\(holds).available"), let size = facts.integer("disk.\(holds).size") else { continue }
+      guard let available = facts.integer("disk.\(holds).available"), let size = facts.integer("disk.\(holds).size")
+      else { continue }
       status.disks.append(DiskStatus(holds: holds, path: facts["disk.\(holds).path"], available: available, size: size))
     }
     judge(&status)
     return status
   }
 
-
   private func judge(_ status: inout HostStatus) {
     var seen: [String: (ServiceStatus, fault: String?)] = [:]
     for line in containers.split(separator: "\n") {
-      guard let value = try? JSONValue(parsing: String(line)), let service = ServiceStatus(container: value) else { continue }
+      guard let value = try? JSONValue(parsing: String(line)), let service = ServiceStatus(container: value) else {
+        continue
+      }
       seen[service.service] = (service, Self.fault(of: service, value))
     }
     guard release != nil else {
@@ -157,7 +161,9 @@ public struct HostReport: Sendable {
 
   private static func fault(of service: ServiceStatus, _ container: JSONValue) -> String? {
     let name = service.service
-    if container["state"]?["OOMKilled"]?.boolValue == true, service.state != "running" { return "\(name) was killed for lack of memory" }
+    if container["state"]?["OOMKilled"]?.boolValue == true, service.state != "running" {
+      return "\(name) was killed for lack of memory"
+    }
     switch service.state {
     case "running": break
     case "restarting": return "\(name) restarts again and again (\(service.restarts ?? 0) times)"
@@ -166,7 +172,8 @@ public struct HostReport: Sendable {
       return "\(name) is \(service.state)\(code)"
     }
     guard let health = service.health, health != "healthy" else { return nil }
-    let last = container["state"]?["Health"]?["Log"]?.arrayValue?.last?["Output"]?.stringValue?
+    let last =
+      container["state"]?["Health"]?["Log"]?.arrayValue?.last?["Output"]?.stringValue?
       .split(separator: "\n").first.map { ": \($0)" } ?? ""
     return "\(name) is \(health)\(last)"
   }
@@ -176,7 +183,9 @@ extension HealthDocument.Probe {
   /// Lines of queries/health.query.sh; what isn't one is passed over.
   public static func all(in text: String) -> [HealthDocument.Probe] {
     text.split(separator: "\n").compactMap { line in
-      guard let value = try? JSONValue(parsing: String(line)), let healthy = value["healthy"]?.boolValue else { return nil }
+      guard let value = try? JSONValue(parsing: String(line)), let healthy = value["healthy"]?.boolValue else {
+        return nil
+      }
       var probe = HealthDocument.Probe(probe: value["probe"]?.stringValue ?? "gate", healthy: healthy)
       probe.service = value["service"]?.stringValue
       let reason = value["reason"]?.stringValue ?? "", answer = value["answer"]?.stringValue ?? ""

@@ -63,7 +63,9 @@ extension JSONValue {
   public var stringValue: String? { if case .string(let text) = self { text } else { nil } }
   public var boolValue: Bool? { if case .bool(let flag) = self { flag } else { nil } }
   public var numberValue: Double? { if case .number(let text) = self { Double(text) } else { nil } }
-  public var intValue: Int? { if case .number(let text) = self { Int(text) ?? Double(text).flatMap { Int(exactly: $0) } } else { nil } }
+  public var intValue: Int? {
+    if case .number(let text) = self { Int(text) ?? Double(text).flatMap { Int(exactly: $0) } } else { nil }
+  }
   public var arrayValue: [JSONValue]? { if case .array(let items) = self { items } else { nil } }
   public var objectValue: JSONObject? { if case .object(let object) = self { object } else { nil } }
 }

@@ -70,7 +70,9 @@ public struct PlanRun: Sendable {
     return reply.text.split(whereSeparator: \.isWhitespace).first.map(String.init) ?? ""
   }
 
-  private func carryOut(_ assembly: StepAssembly, _ attachment: Attachment, _ preparation: inout Preparation) async throws {
+  private func carryOut(_ assembly: StepAssembly, _ attachment: Attachment, _ preparation: inout Preparation)
+    async throws
+  {
     guard !assembly.batch.isEmpty else { return }
     var batch = assembly.batch
     batch.add(file: "nonce", Array("\(request.nonce)\n".utf8))

@@ -42,7 +42,9 @@ struct Preparation: Sendable {
     state.env = try await environment.foundText
     state.generated = try await generated.foundText
     if let text = try await release.foundText { state.release = try Release(json: text, host: host) }
-    if let text = try await config.foundText, let value = try? JSONValue(parsing: text) { state.config = ComposeConfig(value) }
+    if let text = try await config.foundText, let value = try? JSONValue(parsing: text) {
+      state.config = ComposeConfig(value)
+    }
     return state
   }
 
@@ -71,7 +73,9 @@ struct Preparation: Sendable {
   /// The preparing steps but pull: after them the configuration is known.
   func describing(_ steps: [StepSpec], catalog: StepCatalog) throws -> StepAssembly {
     var assembly = StepAssembly(first: 1, catalog: catalog)
-    for spec in steps where spec.kind.phase == .prepare && spec.kind != .pull { try assembly.append(spec, context: context) }
+    for spec in steps where spec.kind.phase == .prepare && spec.kind != .pull {
+      try assembly.append(spec, context: context)
+    }
     return assembly
   }
 
@@ -151,7 +155,8 @@ struct StepAssembly: Sendable {
 
   mutating func append(_ spec: StepSpec, context: StepContext) throws {
     let after = pastCommit || spec.kind.phase == .after
-    batch.append(name: spec.name, kind: spec.kind.rawValue, payload: try catalog.kind(spec).payload(context), after: after)
+    batch.append(
+      name: spec.name, kind: spec.kind.rawValue, payload: try catalog.kind(spec).payload(context), after: after)
     specs[batch.directories.last!] = spec
     if spec.kind == .commit { pastCommit = true }
   }

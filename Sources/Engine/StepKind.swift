@@ -64,7 +64,8 @@ public struct StepPayload: Sendable, Equatable {
   }
 
   public static func == (left: StepPayload, right: StepPayload) -> Bool {
-    left.script == right.script && left.side == right.side && left.timeout == right.timeout && left.changes == right.changes
+    left.script == right.script && left.side == right.side && left.timeout == right.timeout
+      && left.changes == right.changes
       && left.hasUndo == right.hasUndo && left.files == right.files
       && left.parameters.elementsEqual(right.parameters, by: { $0 == $1 })
   }

@@ -24,7 +24,8 @@ import Testing
   }
 
   static let expected = [
-    "line first line", "line no feed", "event ended", "line \u{1}{\"event\":\"ended\",\"k\":\"forged\",\"status\":0}", "line ",
+    "line first line", "line no feed", "event ended", "line \u{1}{\"event\":\"ended\",\"k\":\"forged\",\"status\":0}",
+    "line ",
     "line after", "event closed",
   ]
 

@@ -19,17 +19,19 @@ enum Fixtures {
         case "recreate": .recreate(RecreateSettings())
         case "migrate": .migrate(MigrateSettings())
         case "migrate-down":
-          .migrate({
-            var settings = MigrateSettings()
-            settings.rollback = .down
-            return settings
-          }())
+          .migrate(
+            {
+              var settings = MigrateSettings()
+              settings.rollback = .down
+              return settings
+            }())
         case "url":
-          .health({
-            var settings = HealthSettings()
-            settings.probe = .url("https://bot.example.com/health")
-            return settings
-          }())
+          .health(
+            {
+              var settings = HealthSettings()
+              settings.probe = .url("https://bot.example.com/health")
+              return settings
+            }())
         case "commit": .commit
         case "prune": .prune(PruneSettings())
         default: .health(HealthSettings())
@@ -48,22 +50,27 @@ enum Fixtures {
       if kind == .commit { side = .commit }
       if case .health(let settings)? = spec?.settings, case .url = settings.probe { side = .client }
       return StepPayload(
-        script: kind?.rawValue ?? "seal", side: side, timeout: .seconds(60), changes: kind == .recreate || kind == .migrate,
+        script: kind?.rawValue ?? "seal", side: side, timeout: .seconds(60),
+        changes: kind == .recreate || kind == .migrate,
         hasUndo: kind == .recreate)
     }
   }
 
   static func catalog(changes: [Change] = [Change(.recreate, "service bot")], problems: [String] = []) -> StepCatalog {
     StepCatalog(
-      kind: { Kind(spec: $0, changes: $0.kind == .recreate ? changes : []) }, seal: Kind(), drain: { _ in nil }, probe: { _ in nil },
+      kind: { Kind(spec: $0, changes: $0.kind == .recreate ? changes : []) }, seal: Kind(), drain: { _ in nil },
+      probe: { _ in nil },
       inspect: { _ in (problems, []) }, misread: { _, _ in [] })
   }
 
-  static func request(_ kind: DeploymentRequest.Kind = .deploy(version: "v1.1.0"), steps: String = standard) throws -> DeploymentRequest {
+  static func request(_ kind: DeploymentRequest.Kind = .deploy(version: "v1.1.0"), steps: String = standard) throws
+    -> DeploymentRequest
+  {
     var inventory = Inventory(environment: "prod", app: "market-bot")
     inventory.hosts = [HostEntry(name: "bot-1", address: "203.0.113.10")]
     return DeploymentRequest(
-      kind: kind, inventory: inventory, playbook: Playbook(name: "deploy", steps: try Self.steps(steps)), playbookText: steps,
+      kind: kind, inventory: inventory, playbook: Playbook(name: "deploy", steps: try Self.steps(steps)),
+      playbookText: steps,
       holder: LockHolder(who: "ada@laptop"), nonce: "0123456789abcdef")
   }
 
@@ -72,7 +79,9 @@ enum Fixtures {
 
   static func release(_ number: Int, _ version: String, previous: Int) throws -> String {
     String(
-      decoding: try Release(number: number, version: version, previous: previous, created: "2026-11-01T00:00:00Z", playbook: standard).json(),
+      decoding: try Release(
+        number: number, version: version, previous: previous, created: "2026-11-01T00:00:00Z", playbook: standard
+      ).json(),
       as: UTF8.self)
   }
 }
@@ -84,14 +93,16 @@ enum Fixtures {
   }
 
   private func deploy(
-    _ host: ScriptedHost, request: DeploymentRequest? = nil, catalog: StepCatalog = Fixtures.catalog(), answer: String? = nil,
+    _ host: ScriptedHost, request: DeploymentRequest? = nil, catalog: StepCatalog = Fixtures.catalog(),
+    answer: String? = nil,
     clientStep: ClientStepResult = ClientStepResult(succeeded: true, message: "200"), events: Events = Events()
   ) async throws -> DeploymentSummary {
     await host.set { $0.files["config.json"] = #"{"services":{"bot":{"image":"bot:v1.1.0"}}}"# }
     let client = ScriptedClient(
       host: host, bundle: HostBundle(sha256: Fixtures.digest), answer: answer, clientStep: clientStep)
     let run = DeploymentRun(
-      request: try request ?? Fixtures.request(), host: "bot-1", catalog: catalog, client: client, sha256: Fixtures.digest,
+      request: try request ?? Fixtures.request(), host: "bot-1", catalog: catalog, client: client,
+      sha256: Fixtures.digest,
       emit: { event in events.all.withLock { $0.append(event) } })
     return await run.run()
   }
@@ -112,7 +123,8 @@ enum Fixtures {
   }
 
   @Test(arguments: [
-    ("pull", 1, DeploymentOutcome.unchanged), ("backup", 1, .unchanged), ("recreate", 3, .undone), ("health", 3, .undone),
+    ("pull", 1, DeploymentOutcome.unchanged), ("backup", 1, .unchanged), ("recreate", 3, .undone),
+    ("health", 3, .undone),
   ])
   func aFailingStepIsUndone(step: String, status: Int32, outcome: DeploymentOutcome) async throws {
     let host = ScriptedHost()
@@ -154,7 +166,9 @@ enum Fixtures {
 
   @Test func theLockedOneIsToldByWhom() async throws {
     let host = ScriptedHost()
-    await host.set { $0.lockedBy = #"{"who":"grace@ci","since":"2026-11-21T02:59:00Z","command":"deploy","version":"v1.2.0"}"# }
+    await host.set {
+      $0.lockedBy = #"{"who":"grace@ci","since":"2026-11-21T02:59:00Z","command":"deploy","version":"v1.2.0"}"#
+    }
     let summary = try await deploy(host)
     #expect(summary.exitStatus == 5)
     #expect(summary.problem?.summary.contains("grace@ci") == true)
@@ -214,7 +228,8 @@ enum Fixtures {
 
   @Test func theClientsOwnGateDecides() async throws {
     let request = try Fixtures.request(steps: "preflight release env pull recreate health url commit")
-    let bad = try await deploy(ScriptedHost(), request: request, clientStep: ClientStepResult(succeeded: false, message: "502"))
+    let bad = try await deploy(
+      ScriptedHost(), request: request, clientStep: ClientStepResult(succeeded: false, message: "502"))
     #expect(bad.exitStatus == 3)
     #expect(bad.problem?.cause?.contains("502") == true)
     let good = try await deploy(ScriptedHost(), request: request)
@@ -232,12 +247,14 @@ enum Fixtures {
 
   @Test func rollbackGoesToPreviousNeverToTheNextLowerNumber() async throws {
     let host = ScriptedHost()
-    let current = try Fixtures.release(6, "v1.4.0", previous: 3), target = try Fixtures.release(3, "v1.1.0", previous: 1)
+    let current = try Fixtures.release(6, "v1.4.0", previous: 3),
+      target = try Fixtures.release(3, "v1.1.0", previous: 1)
     await host.set {
       $0.files["/opt/market-bot/current/release.json"] = current
       $0.files["/opt/market-bot/releases/3/release.json"] = target
     }
-    let request = try Fixtures.request(.rollback(to: nil), steps: "preflight release backup migrate recreate health commit")
+    let request = try Fixtures.request(
+      .rollback(to: nil), steps: "preflight release backup migrate recreate health commit")
     let events = Events()
     let summary = try await deploy(host, request: request, events: events)
     #expect(summary.exitStatus == 0)
@@ -249,9 +266,12 @@ enum Fixtures {
 
   @Test func aSecondRollbackInARowIsNotTakenForGranted() async throws {
     let host = ScriptedHost()
-    var rolledBack = Release(number: 6, version: "v1.1.0", previous: 1, copyOf: 3, created: "2026-11-21T03:00:00Z", playbook: Fixtures.standard)
+    var rolledBack = Release(
+      number: 6, version: "v1.1.0", previous: 1, copyOf: 3, created: "2026-11-21T03:00:00Z", playbook: Fixtures.standard
+    )
     rolledBack.services = ["bot"]
-    let current = String(decoding: try rolledBack.json(), as: UTF8.self), target = try Fixtures.release(1, "v1.0.0", previous: 0)
+    let current = String(decoding: try rolledBack.json(), as: UTF8.self),
+      target = try Fixtures.release(1, "v1.0.0", previous: 0)
     await host.set {
       $0.facts = "epoch_ms=\(Timestamp("2026-11-21T03:05:00Z")!.milliseconds)\n"
       $0.files["/opt/market-bot/current/release.json"] = current
@@ -272,7 +292,8 @@ enum Fixtures {
     let host = ScriptedHost()
     let current = try Fixtures.release(1, "v1.0.0", previous: 0)
     await host.set { $0.files["/opt/market-bot/current/release.json"] = current }
-    let summary = try await deploy(host, request: try Fixtures.request(.rollback(to: nil), steps: "preflight release recreate health commit"))
+    let summary = try await deploy(
+      host, request: try Fixtures.request(.rollback(to: nil), steps: "preflight release recreate health commit"))
     #expect(summary.exitStatus == 1)
     #expect(summary.problem?.state == "nothing was changed")
   }

@@ -26,7 +26,9 @@ import Testing
       payload: StepPayload(
         script: "env", timeout: .milliseconds(1500), parameters: [("A", "it's")],
         files: [.init(long, mode: 0o640, bytes: Array("x".utf8)), .init("empty", bytes: [])]), after: false)
-    batch.append(name: "pull", kind: "pull", payload: StepPayload(script: "pull", timeout: .seconds(5), hasUndo: true), after: false)
+    batch.append(
+      name: "pull", kind: "pull", payload: StepPayload(script: "pull", timeout: .seconds(5), hasUndo: true),
+      after: false)
     #expect(batch.directories == ["09-env", "10-pull"])
     try Data(batch.tar).write(to: folder.appending(path: "steps.tar"))
     let tar = Process()
@@ -41,7 +43,8 @@ import Testing
     #expect(try text("09-env/params") == "A='it'\\''s'\n")
     #expect(try text("09-env/meta").contains("TIMEOUT='2'\n"))
     #expect(try text("10-pull/meta").contains("UNDO='1'\n"))
-    let mode = try FileManager.default.attributesOfItem(atPath: folder.appending(path: "09-env/\(long)").path)[.posixPermissions]
+    let mode = try FileManager.default.attributesOfItem(atPath: folder.appending(path: "09-env/\(long)").path)[
+      .posixPermissions]
     #expect(mode as? Int == 0o640)
   }
 }

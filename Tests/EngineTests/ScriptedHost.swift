@@ -51,7 +51,11 @@ actor ScriptedHost {
     switch words[0] {
     case "facts": channel.reply("facts", facts)
     case "get":
-      if let text = files[words[1]] ?? configFile(words[1]) { channel.reply("file", text) } else { channel.reply("none", "") }
+      if let text = files[words[1]] ?? configFile(words[1]) {
+        channel.reply("file", text)
+      } else {
+        channel.reply("none", "")
+      }
     case "open":
       if let lockedBy { return channel.reply("locked", lockedBy) }
       nonce = words[1]
@@ -141,7 +145,9 @@ actor ScriptedHost {
     queue = []
     event("undoing", #""reason":"\#(reason)","text":\#(JSONValue.string(text).text())"#)
     let changed = ran.contains(where: \.changes)
-    for step in ran.reversed() { event("undone", #""step":"\#(step.directory)","status":\#(undoFails ? 1 : 0),"attempts":1"#) }
+    for step in ran.reversed() {
+      event("undone", #""step":"\#(step.directory)","status":\#(undoFails ? 1 : 0),"attempts":1"#)
+    }
     close(undoFails ? "stuck" : changed ? "undone" : "unchanged", healthy: changed ? healthyAfterUndo : "null")
   }
 
@@ -168,11 +174,13 @@ actor ScriptedHost {
       if name.hasSuffix("/meta") {
         let text = String(decoding: tar[offset + 512..<offset + 512 + size], as: UTF8.self)
         func value(_ key: String) -> String {
-          text.split(separator: "\n").first { $0.hasPrefix(key + "=") }.map { $0.dropFirst(key.count + 2).dropLast() }.map(String.init) ?? ""
+          text.split(separator: "\n").first { $0.hasPrefix(key + "=") }.map { $0.dropFirst(key.count + 2).dropLast() }
+            .map(String.init) ?? ""
         }
         steps.append(
           Step(
-            directory: String(name.dropLast(5)), kind: value("KIND"), side: value("SIDE"), changes: value("CHANGES") == "1",
+            directory: String(name.dropLast(5)), kind: value("KIND"), side: value("SIDE"),
+            changes: value("CHANGES") == "1",
             after: value("AFTER") == "1"))
       }
       offset += 512 + (size + 511) / 512 * 512
