@@ -137,7 +137,7 @@ def test_full_disk(running):
     sandbox("fill", running.droplet, str(3 << 20))
     try:
         result = running.deploy("v1.1.0", timeout=120).expect(1)
-        assert re.search("disk|free", result.err)
+        assert re.search("disk|free|space|MiB", result.err)
     finally:
         sandbox("unfill", running.droplet)
     unchanged(running, before)
