@@ -95,8 +95,8 @@ def test_machine_dies_in_mid_deployment(running, fault):
     sandbox(fault, running.droplet)
     client.kill()
     client.communicate()
-    # Recovery at boot may still be at work: it holds the lock.
-    running.deploy(target, "--lock-wait", "90s").expect(0)
+    # Recovery at boot may still be at work: it is waited for.
+    running.deploy(target).expect(0)
     assert running.current() == target
     consistent(running, target)
 

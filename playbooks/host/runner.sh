@@ -140,6 +140,11 @@ load_meta() {
 take_lock() {
   _patience=$wait
   [ "$_patience" -gt 0 ] || _patience=0.5 # the one before us may be on its last line
+  # Whoever closes an interrupted deployment is soon done, and nobody's rival.
+  if grep -qs '"recovering":true' holder && [ "$wait" -lt 120 ]; then
+    _patience=120
+    wake "$start/wake" recovering
+  fi
   exec 8>>"$base/lock" 9>>lock
   flock -s -w "$_patience" 8 || refuse "$base/holder"
   flock -w "$_patience" 9 || refuse holder
@@ -661,6 +666,7 @@ mkdir -p deployments "$ORCH_OPT/releases"
 take_lock
 recovered=
 for _open in $(open_numbers); do
+  printf '{"who":"the host itself","command":"closing the interrupted deployment %s","number":%s,"recovering":true}\n' "$_open" "$_open" >holder
   recover "$_open"
   [ $outcome != stuck ] || [ "$mode" = recover ] || {
     rm -f runner.pid

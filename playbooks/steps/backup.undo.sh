@@ -27,6 +27,11 @@ for dump in "$ORCH_OPT/backups/"*"-d$ORCH_N.dump"; do
 done
 if [ -s "$ORCH_STEP/created" ]; then
   while read -r service; do
+    if [ "$service" = "$SERVICE" ] && [ -n "$database" ]; then
+      # Its volume stays: a first initialisation that is cut off would leave it half made, for good.
+      pg_ready "$database" 60 || say "$SERVICE has not finished its first start; its volume may be half made"
+      docker stop -t 30 "$database" >/dev/null || docker_gone "$database"
+    fi
     for id in $(service_containers "$service"); do
       docker rm -f "$id" >/dev/null || docker_gone "$id"
     done
