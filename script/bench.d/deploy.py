@@ -201,7 +201,8 @@ def main():
         "rows": report(results, options.delays),
         "steps": [
             {"who": who, "what": what, "delay_ms": delay, "seconds": results.steps(who, what, delay)}
-            for delay in options.delays for what in ("update", "rollback") for who in ("ours", "peer")],
+            for delay in options.delays for what in ("update", "rollback") for who in ("ours", "peer")
+            if results.of(who, what, delay)],
         "round_trips": {delay: statistics.median(trips) for delay in options.delays
                         if (trips := results.of("ours", "update", delay, "round_trips"))},
         "failures": results.failures, "samples": results.samples,
