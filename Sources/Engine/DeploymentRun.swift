@@ -369,12 +369,14 @@ public actor DeploymentRun {
     case .undone where fromVersion == nil: "nothing runs, as before"
     case .undone:
       reader.healthy == false
-        ? "\(fromVersion!) is current again, but isn't healthy"
-        : "\(fromVersion!) is current again\(reader.healthy == true ? " and healthy" : "")"
-    case .stuck: "the undo failed: the host may be between two releases"
+        ? "\(fromVersion!) is current again, but isn't healthy\(schemaText)"
+        : "\(fromVersion!) is current again\(reader.healthy == true ? " and healthy" : "")\(schemaText)"
+    case .stuck: "the undo failed: the host may be between two releases\(schemaText)"
     case .unknown, nil: "the outcome isn't known"
     }
   }
+
+  private var schemaText: String { reader.schema.map { "; schema: \($0)" } ?? "" }
 
   private func problemOfOutcome() -> OrchestrateError? {
     guard let outcome = reader.outcome else {

@@ -17,6 +17,9 @@ struct EventReader {
   private(set) var step: String?
   private var facts: [String: JSONValue] = [:]
 
+  /// The state that the schema is in, in the words of the last migration or undo that told (lib `tell_schema`).
+  var schema: String? { facts["schema"]?.stringValue }
+
   init(host: String) { self.host = host }
 
   mutating func read(_ item: LogItem) -> [DeploymentEvent] {

@@ -82,6 +82,11 @@ private func checkDocker(_ facts: HostFacts, _ findings: inout Findings) {
       "\(what) on the host isn't writable for \(facts["user"]): run `orchestrate bootstrap`, or let the user use sudo without a password"
     )
   }
+  if facts["sudo"] == "0" {
+    findings.warnings.append(
+      "\(facts["user"]) has no sudo: a deployment whose runner dies, or that a reboot interrupts, is undone only by the next deploy or rollback"
+    )
+  }
 }
 
 /// `2.26.1-4`, `v2.20.0`, `28.0.1+dfsg`: the leading numbers count.

@@ -136,6 +136,20 @@ enum Fixtures {
     #expect(summary.problem?.cause?.contains("output of \(step)") == true)
   }
 
+  @Test(arguments: [(false, "v1.0.0 is current again and healthy"), (true, "between two releases")])
+  func theProblemSaysWhatStateTheSchemaIsIn(undoFails: Bool, expected: String) async throws {
+    let host = ScriptedHost()
+    let release = try Fixtures.release(6, "v1.0.0", previous: 5)
+    await host.set {
+      $0.failing = ["recreate": 1]
+      $0.files["/opt/market-bot/current/release.json"] = release
+      $0.reports["backup"] = ["schema": #""back at 0002""#]
+      $0.undoFails = undoFails
+    }
+    let summary = try await deploy(host)
+    #expect(summary.problem?.state?.hasSuffix("\(expected); schema: back at 0002") == true)
+  }
+
   @Test func afterTheCommitNothingFailsTheDeployment() async throws {
     let host = ScriptedHost()
     await host.set { $0.failing = ["prune": 1] }

@@ -62,6 +62,12 @@ import Testing
     #expect(problems == [] && warnings.count == 1)
   }
 
+  @Test func aUserWithoutSudoIsToldWhatIsMissing() throws {
+    let (problems, warnings) = try Self.findings(["sudo": "0", "user": "limited"])
+    #expect(problems == [] && warnings.count == 1 && warnings[0].contains("limited has no sudo"))
+    #expect(try Self.findings(["sudo": "1"]).warnings == [])
+  }
+
   @Test func separateDisksAreJudgedSeparately() throws {
     let (problems, _) = try Self.findings([
       "disk.opt.device": "b", "disk.opt.available": "5", "disk.state.available": "5",

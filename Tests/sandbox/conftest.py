@@ -97,6 +97,7 @@ class Project:
     telegram: Telegram | None = None
     app: str = "market-bot"
     environment: dict[str, str] = field(default_factory=dict)
+    user: str = "deploy"
 
     def env(self, **more: str) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
@@ -128,8 +129,8 @@ class Project:
     def history(self) -> list[dict]:
         return json.loads(self.run("history", "prod", "--json").expect(0).out)["hosts"][0]["deployments"]
 
-    def host(self, command: str, check: bool = True, user: str = "deploy") -> str:
-        return sandbox("ssh", f"{user}@{self.droplet}", command, check=check).stdout.strip()
+    def host(self, command: str, check: bool = True, user: str = "") -> str:
+        return sandbox("ssh", f"{user or self.user}@{self.droplet}", command, check=check).stdout.strip()
 
     # ---- what is true on the host, seen without the tool
 
@@ -149,7 +150,24 @@ class Project:
         return self.host(f"docker inspect -f '{{{{.Id}}}} {{{{.State.StartedAt}}}}' {self.container(service)}")
 
     def sql(self, query: str) -> str:
-        return self.host(f'docker exec {self.container("postgres")} psql -U market -d market -Atc "{query}"')
+        service, database = {"notes": ("db", "notes")}.get(self.app, ("postgres", "market"))
+        return self.host(f'docker exec {self.container(service)} psql -U {database} -d {database} -Atc "{query}"')
+
+    def revision(self) -> str:
+        """The schema's revision, from the market bot's database itself."""
+        return self.sql("select version_num from alembic_version")
+
+    def assert_answers(self, version: str, timeout: float = 60):
+        """Whoever answers at Telegram is that version."""
+        number = self.telegram.inject("which one?")["update_id"]
+        deadline = time.monotonic() + timeout
+        while True:
+            message = next(message for message in self.telegram.messages() if message["update_id"] == number)
+            if message["answers"]:
+                break
+            assert time.monotonic() < deadline, f"no answer within {timeout} s"
+            time.sleep(0.1)
+        assert f"({version})" in message["answers"][0]["text"]
 
     def snapshot(self) -> str:
         """Everything that a failed deployment must leave as it was: files with their hashes, containers, images' local tags, volumes."""
@@ -175,6 +193,8 @@ def make_project(tmp: Path, droplet: str, example: str = "market-bot", **invento
     folder = tmp / f"project-{droplet}"
     keep = shutil.ignore_patterns("overlays", "tests", "migrations", "market_bot", "__pycache__", "Dockerfile")
     shutil.copytree(ROOT / "examples" / example, folder, ignore=keep)
+    if not (folder / "inventories/prod.yml").exists():
+        next((folder / "inventories").iterdir()).rename(folder / "inventories/prod.yml")
     (folder / "home").mkdir()
     address = assignments(sandbox("droplet", droplet).stdout)
     telegram = Telegram(next(_bots) + os.getpid() % 10000 * 10)
@@ -199,7 +219,7 @@ def make_project(tmp: Path, droplet: str, example: str = "market-bot", **invento
         "TELEGRAM_TOKEN": telegram.token, "TELEGRAM_API": SETTINGS["TELEGRAM_API"], "REGISTRY_PASSWORD": PASSWORD,
         "DROPLET_PORT": address["DROPLET_PORT"],
     }
-    return Project(folder, droplet, telegram, app, environment)
+    return Project(folder, droplet, telegram, app, environment, inventory.get("user", "deploy"))
 
 
 @pytest.fixture(scope="module")
