@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import time
 
 import pytest
 from conftest import IDS, deployment, eventually, step, tar
@@ -88,6 +89,24 @@ def test_messages_on_a_full_disk_keep_the_conversation(small):
     blocker.unlink()
     client.send(deployment())
     assert client.closed()["outcome"] == "committed"
+
+
+def test_beats_and_an_abort_get_through_on_a_full_disk(small):
+    client = small.connect()
+    client.open()
+    client.send(deployment(step("02-change", 'while [ ! -e "$ORCH_DEPLOYMENT/abort" ]; do sleep 0.1; done', "", CHANGES=1)), seal=False)
+    client.await_event("started", step="02-change")
+    assert client.ask("beat 1") == ("beat", "live")
+    before = (small.state / "heartbeat").read_text()
+    blocker = small.directory / "full"
+    subprocess.run(["dd", "if=/dev/zero", f"of={blocker}", "bs=4k"], stderr=subprocess.DEVNULL)
+    time.sleep(0.05)
+    assert client.ask("beat 1") == ("beat", "live")
+    assert (small.state / "heartbeat").read_text() > before
+    assert client.ask("seal 1") == ("ok", "")
+    assert client.ask("abort 1 3", b"why") == ("ok", "")
+    blocker.unlink()
+    assert client.closed()["outcome"] == "undone"
 
 
 def test_no_secret_in_any_argument(host, client):

@@ -23,8 +23,8 @@ reply() { printf '%s %s\n%s' "$1" "$((${#2} + 0))" "$2" >&5; }
 # BYTES FILE: from stdin, all of them, also when the disk is full.
 take() {
   [ "$1" -gt 0 ] || {
-    : >"$2"
-    return 0
+    printf '' >"$2" # not `:`, whose redirection would end the shell where it fails
+    return
   }
   head -c "$1" | { cat >"$2" || {
     cat >/dev/null
@@ -212,8 +212,8 @@ complete_step() (
 # N BYTES: a tar of step directories. Those that are here already (sent again after a lost reply) stay as they are.
 receive_steps() {
   rm -rf "$scratch" "$scratch.tar"
-  mkdir "$scratch"
-  if ! take "$2" "$scratch.tar" || ! _why=$(tar -x -C "$scratch" --no-same-owner --no-same-permissions -f "$scratch.tar" 2>&1); then
+  _why=
+  if ! take "$2" "$scratch.tar" || ! mkdir "$scratch" || ! _why=$(tar -x -C "$scratch" --no-same-owner --no-same-permissions -f "$scratch.tar" 2>&1); then
     _why="The steps could not be unpacked: ${_why:-no space}"
   elif ! must_be_open "$1"; then
     _why=
@@ -252,10 +252,13 @@ receive_result() {
   first_line "$deployment/waiting"
   case $REPLY in
     "$2"-*)
-      mv "$scratch" "$deployment/$REPLY/facts"
-      echo "$3" | write_atomically "$deployment/$REPLY/status"
-      wake "ended $REPLY"
-      reply ok ''
+      _step=$REPLY
+      if mv "$scratch" "$deployment/$_step/facts" && echo "$3" | write_atomically "$deployment/$_step/status"; then
+        wake "ended $_step"
+        reply ok ''
+      else
+        reply refused 'There is no space to write it down.'
+      fi
       ;;
     *) reply refused "No step $2 waits for a result." ;;
   esac
@@ -274,7 +277,7 @@ client_step_ahead() {
 query() {
   take "$2" "$scratch" || : # the script finds half of it
   _tag=failed
-  : >"$scratch.output"
+  printf '' >"$scratch.output" || :
   case $1 in
     '' | *[!a-z0-9-]*) ;;
     *) ! sh "$ORCH_BUNDLE/queries/$1.query.sh" <"$scratch" >"$scratch.output" 2>&1 || _tag=output ;;
@@ -336,10 +339,12 @@ while read -r message rest; do
         steps) receive_steps "$@" ;;
         seal)
           if is_open "$1"; then
-            : >"$deployment/sealed"
-            sync "$deployment"
-            wake sealed
-            reply ok ''
+            if printf '' >"$deployment/sealed" && sync "$deployment"; then
+              wake sealed
+              reply ok ''
+            else
+              reply refused 'There is no space to write it down.'
+            fi
           elif [ -n "$1" ] && grep -q '^{"event":"closed"' "$ORCH_STATE/deployments/$1/journal.jsonl"; then
             reply ok '' # it failed before this arrived: the log tells
           else
@@ -351,22 +356,31 @@ while read -r message rest; do
           if is_open "$1" && runner_alive; then
             clock
             first_line /proc/sys/kernel/random/boot_id
-            printf '%s %s\n' "$REPLY" "$up" >"$ORCH_STATE/heartbeat.$$"
-            mv "$ORCH_STATE/heartbeat.$$" "$ORCH_STATE/heartbeat"
+            # On a full disk the old one is written over in place: no client is called dead for that.
+            if printf '%s %s\n' "$REPLY" "$up" >"$ORCH_STATE/heartbeat.$$" && mv "$ORCH_STATE/heartbeat.$$" "$ORCH_STATE/heartbeat"; then
+              :
+            else
+              rm -f "$ORCH_STATE/heartbeat.$$"
+              printf '%s %s\n' "$REPLY" "$up" 1<>"$ORCH_STATE/heartbeat" || : # there was none yet: the lease counts from the start
+            fi
             reply beat live
           else
             reply beat dead
           fi
           ;;
         abort)
-          take "$2" "$scratch" || echo 'asked for' >"$scratch"
+          take "$2" "$scratch" || printf '' >"$scratch" || :
           if must_be_open "$1"; then
             if [ "$(readlink "$ORCH_OPT/current")" = "releases/$1" ]; then
               reply refused "Deployment $1 is committed."
             else
-              tr '\n' ' ' <"$scratch" | write_atomically "$deployment/abort"
-              wake abort
-              reply ok ''
+              # On a full disk without the reason: an empty file takes no block.
+              if tr '\n' ' ' <"$scratch" | write_atomically "$deployment/abort" || printf '' >"$deployment/abort"; then
+                wake abort
+                reply ok ''
+              else
+                reply refused 'There is no space to write it down.'
+              fi
             fi
           fi
           rm -f "$scratch"
@@ -376,10 +390,10 @@ while read -r message rest; do
             reply refused 'The deployment waits for more steps.'
           elif client_step_ahead; then
             reply refused 'A step that only the client can do is still ahead.'
-          else
-            : >"$deployment/detached"
-            sync "$deployment"
+          elif printf '' >"$deployment/detached" && sync "$deployment"; then
             reply ok ''
+          else
+            reply refused 'There is no space to write it down.'
           fi
           ;;
         bye) exit 0 ;;

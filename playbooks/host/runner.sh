@@ -366,7 +366,7 @@ commit() {
   committed=1
   # From here on nothing can fail it: current decides, and recovery writes what is missing.
   sync "$ORCH_OPT"
-  record committed "\"release\":$N"
+  record committed "\"release\":$N" || tell
 }
 
 # Whether the client has been silent for longer than the lease.
