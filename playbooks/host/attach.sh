@@ -298,9 +298,10 @@ get_file() {
     *) _path= ;;
   esac
   if [ -f "$_path" ] && [ -r "$_path" ]; then
-    _size=$(stat -L -c %s "$_path")
-    printf 'file %s\n' "$_size" >&5
-    head -c "$_size" "$_path" >&5
+    # One descriptor for size and text: a file that is replaced or removed in between would leave the reply short, and the client waiting.
+    {
+      _size=$(stat -L -c %s /proc/self/fd/6) && printf 'file %s\n' "$_size" >&5 && head -c "$_size" <&6 >&5 || exit 1
+    } 6<"$_path" || reply none ''
   else
     reply none ''
   fi
