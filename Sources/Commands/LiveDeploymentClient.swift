@@ -43,6 +43,10 @@ struct LiveDeploymentClient: DeploymentClient {
       try EnvFile.read(Array(text.utf8), file: file).map { ($0.name, $0.value) }, uniquingKeysWith: { $1 })
   }
 
+  func secrets(envFiles: [String], generated: String?) -> [Secret] {
+    HostSecrets(session, inventory: loaded.inventory).values(files: envFiles, generated: generated)
+  }
+
   func registryPassword() throws -> Secret? {
     guard let registry = loaded.inventory.registry else { return nil }
     guard let value = flags[registry.password] ?? session.context.environment[registry.password], !value.isEmpty else {

@@ -32,6 +32,7 @@ public actor Attachment {
   public nonisolated let host: String
   private let channel: any ByteChannel
   private let bundle: HostBundle
+  private let sleep: @Sendable (Duration) async throws -> Void
   private var pending: [CheckedContinuation<Reply, any Error>] = []
   private var outgoing: [[UInt8]] = []
   private var writerWaits: CheckedContinuation<Void, Never>?
@@ -45,10 +46,15 @@ public actor Attachment {
   /// Exchanges in which the client had to wait for the host before it could go on.
   public private(set) var waits = 0
 
-  public init(host: String, channel: any ByteChannel, bundle: HostBundle) {
+  /// - Parameter sleep: the clock of the deadlines; tests have one of their own.
+  public init(
+    host: String, channel: any ByteChannel, bundle: HostBundle,
+    sleep: @escaping @Sendable (Duration) async throws -> Void = { try await Task.sleep(for: $0) }
+  ) {
     self.host = host
     self.channel = channel
     self.bundle = bundle
+    self.sleep = sleep
     (logStream, logContinuation) = AsyncThrowingStream.makeStream()
   }
 
@@ -62,9 +68,22 @@ public actor Attachment {
   public nonisolated var log: AsyncThrowingStream<LogItem, any Error> { logStream }
 
   /// Sends a message and waits for its reply. Throws what broke the connection.
-  public func request(_ line: String, body: [UInt8]? = nil) async throws -> Reply {
+  ///
+  /// A dead link is noticed below; the deadline is for a host that keeps the connection and says nothing more. Replies come in the order
+  /// of the messages, so that one that is missing ends the conversation.
+  /// - Parameter deadline: nil for what the host may take any time for: waiting for the lock, undoing, pulling.
+  public func request(_ line: String, body: [UInt8]? = nil, deadline: Duration? = .seconds(120)) async throws -> Reply {
     if let failure { throw failure }
     waits += 1
+    let sent = (greeted ? 0 : bundle.tar.count) + (body?.count ?? 0)
+    // 16 KiB/s is the slowest line that is put up with.
+    let watch = deadline.map { deadline in
+      Task { [weak self, sleep] in
+        do { try await sleep(deadline + .seconds(sent >> 14)) } catch { return }
+        await self?.giveUp(on: line)
+      }
+    }
+    defer { watch?.cancel() }
     return try await withCheckedThrowingContinuation { continuation in
       pending.append(continuation)
       enqueue(Array((line + "\n").utf8) + (body ?? []))
@@ -80,6 +99,14 @@ public actor Attachment {
     fail(with: OrchestrateError(.outcomeUnknown, "the connection was closed", host: host), close: true)
     await channel.close()
     for task in tasks { task.cancel() }
+  }
+
+  private func giveUp(on line: String) async {
+    guard failure == nil else { return }
+    let word = line.prefix { $0 != " " }
+    let text = "the host keeps the connection, but doesn't answer (\(word))"
+    fail(with: OrchestrateError(.unreachable, text, host: host))
+    await channel.close()
   }
 
   // MARK: - Writing

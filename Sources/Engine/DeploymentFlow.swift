@@ -75,7 +75,9 @@ extension DeploymentRun {
   private func carryOut(_ assembly: StepAssembly, seal: Bool) async throws -> Bool {
     if assembly.batch.isEmpty && !seal { return true }
     try await send(assembly.batch, specs: assembly.specs, seal: seal)
-    if seal, request.detach { _ = await detach() }
+    if seal, request.detach, !(await detach()), reader.outcome == nil {
+      emit(.notice(host: host, text: "not detached: a step that only this machine can do is still ahead"))
+    }
     guard seal else { return try await !pump(through: assembly.batch.directories) }
     while try await !pump() {}
     return false
@@ -110,10 +112,7 @@ extension DeploymentRun {
     let question = DeploymentQuestion(
       id: "apply", text: risky.isEmpty ? "Carry out this plan?" : "This plan can lose data. Carry it out?",
       choices: risky.isEmpty ? ["yes", "no"] : ["no", "yes"], timeout: 300)
-    emit(.asked(question))
-    let answer = await client.ask(question) ?? "no"
-    emit(.answered(question: question.id, answer: answer))
-    return answer == "yes"
+    return await answer(to: question) == "yes"
   }
 
   // MARK: - Rollback
@@ -126,6 +125,9 @@ extension DeploymentRun {
     }
     let target = try await findTarget(version, current: current)
     if version == nil { try await confirmAnother(current: current, target: target) }
+    if let env = try await persist("get \(preparation.paths.release(target.number))/.env").foundText {
+      emit(.secrets(client.secrets(envFiles: [env], generated: nil)))
+    }
     preparation.context.target = target
     preparation.context.version = target.version
     toVersion = target.version
@@ -144,10 +146,7 @@ extension DeploymentRun {
     }
     let question = DeploymentQuestion(
       id: "again", text: "\(text). Go back one further, to \(target.version)?", choices: ["no", "yes"], timeout: 300)
-    emit(.asked(question))
-    let answer = await client.ask(question) ?? "no"
-    emit(.answered(question: question.id, answer: answer))
-    guard answer == "yes" else {
+    guard await answer(to: question) == "yes" else {
       throw OrchestrateError(.failed, "not rolled back again", host: host, state: "nothing was changed")
     }
   }

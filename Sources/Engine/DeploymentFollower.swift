@@ -38,10 +38,11 @@ public struct DeploymentFollower: Sendable {
     await attachment.expectLog(nonce: nonce)
     let reply = try await attachment.request("follow \(number) 0")
     if reply.text == "dead" {
-      emit(
-        .warning(
-          host: host,
-          text: "the runner of deployment \(number) is gone; the next deploy or rollback closes what it left"))
+      // Nobody would ever write the last line that is waited for here.
+      throw OrchestrateError(
+        .outcomeUnknown, "the runner of deployment \(number) is gone and has left it open", host: host,
+        state: "whoever takes the lock next closes it first: undone, or finished if it was committed",
+        remedy: "orchestrate lock \(inventory.environment) --abort closes it now; so does the next deploy or rollback")
     }
     var reader = EventReader(host: host)
     for try await item in attachment.log {

@@ -22,9 +22,15 @@ public actor DeploymentRun {
   var number: Int?
   var preparation: Preparation
   var roundTrips = 0
-  private var interrupted: String?
+  var interrupted: String?
+  /// The lock has been asked for, and no answer has come yet.
+  private var queuing = false
   private var detached = false
-  private var reader: EventReader
+  /// Waits for the answer to the question of this number.
+  private var asking: CheckedContinuation<String?, Never>?
+  private var questions = 0
+  private var refusedAsClosed = false
+  private(set) var reader: EventReader
   /// Steps of the current batches by directory, for client-side steps.
   private var specs: [String: StepSpec] = [:]
   private var endedDirectories: Set<String> = []
@@ -77,6 +83,8 @@ public actor DeploymentRun {
   public func interrupt(reason: String) async {
     guard interrupted == nil else { return }
     interrupted = reason
+    answered(nil, question: questions)
+    if queuing { await attachment?.close() }
     guard let number, let attachment, reader.outcome == nil, !reader.committed else { return }
     _ = try? await attachment.request("abort \(number) \(reason.utf8.count)", body: Array(reason.utf8))
   }
@@ -101,30 +109,60 @@ public actor DeploymentRun {
     await attachment.expectLog(nonce: request.nonce)
     let lease = request.lease.components.seconds, wait = request.lockWait.components.seconds
     roundTrips += 1
-    preparation.take(try await Preparation.hostState(attachment, paths: preparation.paths, host: host))
+    try await look(attachment)
     if case .rollback(let version) = request.kind { try await chooseTarget(version) }
+    try stopIfInterrupted()
     let holder = Array(holderDocument().text().utf8)
-    let reply = try await attachment.request("open \(request.nonce) \(lease) \(wait) \(holder.count)", body: holder)
-    try await take(openReply: reply)
+    queuing = true
+    defer { queuing = false }
+    do {
+      // Whoever waits for the lock, or meets what was left open, waits as long as that takes.
+      let reply = try await attachment.request(
+        "open \(request.nonce) \(lease) \(wait) \(holder.count)", body: holder, deadline: nil)
+      queuing = false
+      try await take(openReply: reply)
+    } catch  where number == nil && queuing {
+      let late = "nothing was changed; a lock that is granted now is given back by the host after \(lease) s"
+      if let interrupted { throw OrchestrateError(.failed, interrupted, host: host, state: late) }
+      throw OrchestrateError(
+        .unreachable, "the connection was lost while the lock was asked for", host: host, cause: Self.describe(error),
+        state: late, remedy: "orchestrate lock \(request.inventory.environment)")
+    }
     log = attachment.log.makeAsyncIterator()
     startBeating()
     if try await previousAtOpening() != preparation.context.current?.number {
       // Somebody else's deployment ended between our look and our lock.
-      preparation.take(try await Preparation.hostState(attachment, paths: preparation.paths, host: host))
+      try await look(attachment)
       if case .rollback(let version) = request.kind { try await chooseTarget(version) }
     }
     emit(.opened(host: host, number: number ?? 0, from: fromVersion, to: toVersion ?? ""))
     if let interrupted { throw OrchestrateError(.failed, interrupted, host: host) }
   }
 
+  /// What the host says before anything is asked of it; from then on its secrets are known.
+  private func look(_ attachment: Attachment) async throws {
+    preparation.take(try await Preparation.hostState(attachment, paths: preparation.paths, host: host))
+    emit(.secrets(preparation.secretsOfHost(client)))
+  }
+
+  private func stopIfInterrupted() throws {
+    guard let interrupted else { return }
+    throw OrchestrateError(.failed, interrupted, host: host, state: "nothing was changed")
+  }
+
   /// The release that was current when the lock was granted, as the log's first event says; nil: none.
   private func previousAtOpening() async throws -> Int? {
-    while let item = try await nextLogItem() {
+    while true {
+      let next: LogItem?
+      do { next = try await nextLogItem() } catch {
+        try await reconnect(after: error)
+        continue
+      }
+      guard let item = next else { return nil }
       logOffset = item.end
       guard case .event(let event) = item.content, event.name == "opened" else { continue }
       return event.members["previous"]?.intValue
     }
-    return nil
   }
 
   private func take(openReply reply: Reply) async throws {
@@ -138,12 +176,27 @@ public actor DeploymentRun {
     case "locked":
       throw lockedError(holder: reply.text)
     default:
-      throw OrchestrateError(
-        .failed, "the deployment couldn't be opened", host: host,
-        // The first word says which fault it is, for programs.
-        cause: reply.text.split(separator: " ", maxSplits: 1).last.map(String.init), state: "nothing was changed",
-        remedy: "orchestrate doctor \(request.inventory.environment)")
+      throw openError(reply.text)
     }
+  }
+
+  /// The first word says which fault it is.
+  private func openError(_ text: String) -> OrchestrateError {
+    let words = text.split(separator: " ", maxSplits: 1).map(String.init)
+    var error = OrchestrateError(
+      .failed, "the deployment couldn't be opened", host: host, cause: words.last, state: "nothing was changed",
+      remedy: "orchestrate doctor \(request.inventory.environment)")
+    switch words.first {
+    case "identity":
+      error.code = .configuration
+      error.remedy = "give the environment a project: of its own in its inventory"
+    case "stuck":
+      error.code = .rollbackFailed
+      error.state = "an earlier undo failed again: the host may be between two releases"
+      error.remedy = "look at the host, then try again: orchestrate history \(request.inventory.environment)"
+    default: break
+    }
+    return error
   }
 
   private func lockedError(holder text: String) -> OrchestrateError {
@@ -182,7 +235,9 @@ public actor DeploymentRun {
     beats = Task { [weak self] in
       while !Task.isCancelled {
         guard let self, let (attachment, number) = await self.beatTarget() else { return }
-        if let reply = try? await attachment.request("beat \(number)"), reply.text == "dead" { await self.runnerDied() }
+        if let reply = try? await attachment.request("beat \(number)"), reply.text == "dead" {
+          await self.beatWasDead()
+        }
         do { try await self.client.sleep(.milliseconds(Int(interval * 1000))) } catch { return }
       }
     }
@@ -193,11 +248,20 @@ public actor DeploymentRun {
     return (attachment, number)
   }
 
+  /// A deployment that has just ended looks the same until its last line has arrived; systemd starts a runner again
+  /// within a second.
+  private func beatWasDead() async {
+    guard (try? await client.sleep(.seconds(2))) != nil, let (attachment, number) = beatTarget(),
+      let reply = try? await attachment.request("beat \(number)"), reply.text == "dead"
+    else { return }
+    await runnerDied()
+  }
+
   /// The runner is gone without an outcome (without systemd nothing starts it again): whoever notices closes what it left.
   private func runnerDied() async {
     guard reader.outcome == nil, let attachment else { return }
     emit(.warning(host: host, text: "the runner on the host died; what it left open is being closed"))
-    _ = try? await attachment.request("recover \(request.nonce)r")
+    _ = try? await attachment.request("recover \(request.nonce)r", deadline: nil)
   }
 
   // MARK: - Steps
@@ -215,15 +279,59 @@ public actor DeploymentRun {
   }
 
   /// A request that outlives the connection: made again after a reconnection. The host takes the same message twice as once.
+  /// But not for ever: a host that breaks off at this very message each time won't take it.
   func persist(_ line: String, body: [UInt8]? = nil) async throws -> Reply {
+    var attempt = 0
     while true {
+      attempt += 1
       guard let attachment else { throw OrchestrateError(.outcomeUnknown, "not connected", host: host) }
-      do { return try await attachment.request(line, body: body) } catch { try await reconnect(after: error) }
+      do { return try await attachment.request(line, body: body) } catch {
+        guard number == nil || attempt < Self.patience else { throw lostError(error) }
+        try await reconnect(after: error)
+      }
     }
+  }
+  static let patience = 5
+
+  // MARK: - Questions
+
+  /// Asks a person. The lock is held meanwhile, so the question has an end; an interruption ends it, too. Nil: no answer.
+  func answer(to question: DeploymentQuestion) async -> String? {
+    guard interrupted == nil else { return nil }
+    emit(.asked(question))
+    questions += 1
+    let mark = questions
+    let client = client
+    let clock = question.timeout.map { seconds in
+      Task { [weak self] in
+        do { try await client.sleep(.seconds(seconds)) } catch { return }
+        await self?.answered(nil, question: mark)
+      }
+    }
+    defer { clock?.cancel() }
+    let answer = await withCheckedContinuation { continuation in
+      asking = continuation
+      // A line that a person types can't be called off: a late one is of no use any more.
+      Task { [weak self] in
+        let answer = await client.ask(question)
+        await self?.answered(answer, question: mark)
+      }
+    }
+    emit(.answered(question: question.id, answer: answer ?? "no"))
+    if answer == nil, interrupted == nil { emit(.notice(host: host, text: "no answer came: that is a no")) }
+    return answer
+  }
+
+  private func answered(_ answer: String?, question: Int) {
+    guard question == questions, let asking else { return }
+    self.asking = nil
+    asking.resume(returning: answer)
   }
 
   private func check(_ reply: Reply, _ what: String) throws {
-    guard reply.tag == "ok" else { throw OrchestrateError(.failed, what, host: host, cause: reply.text) }
+    guard reply.tag != "ok" else { return }
+    refusedAsClosed = reply.text.hasSuffix(" is not open.")
+    throw OrchestrateError(.failed, what, host: host, cause: reply.text)
   }
 
   /// Follows the log until the host has done the given steps and waits for more (false), or the deployment is closed (true).
@@ -304,7 +412,9 @@ public actor DeploymentRun {
       emit(.reconnecting(host: host, attempt: attempt, since: client.uptime() - lost))
       if let fresh = try? await client.attach() {
         await fresh.expectLog(nonce: request.nonce, offset: logOffset)
-        if let reply = try? await fresh.request("follow \(number) \(logOffset)"), reply.tag == "following" {
+        if let reply = try? await fresh.request("follow \(number) \(logOffset)", deadline: .seconds(30)),
+          reply.tag == "following"
+        {
           attachment = fresh
           log = fresh.log.makeAsyncIterator()
           emit(.reconnected(host: host))
@@ -320,7 +430,11 @@ public actor DeploymentRun {
       }
       try await client.sleep(.milliseconds(min(5000, 250 << min(attempt, 5))))
     }
-    throw OrchestrateError(
+    throw lostError(error)
+  }
+
+  private func lostError(_ error: any Error) -> OrchestrateError {
+    OrchestrateError(
       .outcomeUnknown, "the connection to the host was lost and couldn't be made again", host: host, step: reader.step,
       cause: Self.describe(error),
       state: reader.committed
@@ -345,14 +459,16 @@ public actor DeploymentRun {
   /// After a fault of the client's: the host undoes, and we wait for how it ended.
   private func settle(after error: OrchestrateError) async -> OrchestrateError {
     guard number != nil, reader.outcome == nil, let attachment, error.code != .outcomeUnknown else { return error }
-    await interruptHost(attachment, reason: error.summary)
+    if !refusedAsClosed { await interruptHost(attachment, reason: error.summary) }
     do { while try await !pump() {} } catch {
       return (error as? OrchestrateError) ?? OrchestrateError(.outcomeUnknown, Self.describe(error), host: host)
     }
     var settled = error
     if settled.state == nil { settled.state = stateText() }
     if reader.outcome == .stuck { settled.code = .rollbackFailed }
-    if reader.outcome == .undone, settled.code == .failed { settled.code = .rolledBack }
+    if reader.outcome == .undone { settled.code = reader.errorCode ?? .rolledBack }
+    // The host had closed the deployment before it was handed what it refused: its own reason is the one that counts.
+    if refusedAsClosed, let told = problemOfOutcome() { return told }
     return settled
   }
 

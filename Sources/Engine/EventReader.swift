@@ -76,7 +76,7 @@ struct EventReader {
       ]
     case "closed":
       let ended = DeploymentOutcome(rawValue: event.members["outcome"]?.stringValue ?? "") ?? .unknown
-      outcome = hadNothingToCommit ? .committed : ended
+      outcome = hadNothingToCommit && ended == .unchanged ? .committed : ended
       healthy = event.members["healthy"]?.boolValue
       return [
         .closed(

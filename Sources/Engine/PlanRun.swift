@@ -77,7 +77,7 @@ public struct PlanRun: Sendable {
     var batch = assembly.batch
     batch.add(file: "nonce", Array("\(request.nonce)\n".utf8))
     let tar = batch.tar
-    let reply = try await attachment.request("query plan \(tar.count)", body: tar)
+    let reply = try await attachment.request("query plan \(tar.count)", body: tar, deadline: nil)
     var parser = DeploymentLogParser(nonce: request.nonce)
     var lines: [String] = []
     for item in parser.append(reply.body + [0x0a]) {

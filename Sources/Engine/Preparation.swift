@@ -64,6 +64,11 @@ struct Preparation: Sendable {
     context.generated = resolved?.generated ?? [:]
   }
 
+  /// The same of what the host has already: what runs now may print it.
+  func secretsOfHost(_ client: any DeploymentClient) -> [Secret] {
+    client.secrets(envFiles: [hostEnv].compactMap { $0 }, generated: generatedEnv)
+  }
+
   /// Values that no view may show.
   var secrets: [Secret] {
     let all = (context.env ?? []).filter(\.isSecret).map { Secret($0.value) } + Array(context.generated.values)

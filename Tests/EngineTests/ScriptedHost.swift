@@ -21,6 +21,14 @@ actor ScriptedHost {
   /// Reported as the health of what the undo left.
   var healthyAfterUndo = "true"
   var undoFails = false
+  /// Why nothing can be opened.
+  var openError: String?
+  /// The connection breaks at each message of this name.
+  var breaksAtMessage: String?
+  /// Messages of this name are never answered.
+  var muteAt: String?
+  /// What `follow` says of the runner, if not the truth.
+  var runner: String?
 
   private(set) var log = ""
   private(set) var messages: [String] = []
@@ -48,6 +56,8 @@ actor ScriptedHost {
   func receive(_ line: String, body: [UInt8], from channel: ScriptedChannel) {
     messages.append(line)
     let words = line.split(separator: " ").map(String.init)
+    if words[0] == muteAt { return }
+    if words[0] == breaksAtMessage { return channel.cut() }
     switch words[0] {
     case "facts": channel.reply("facts", facts)
     case "get":
@@ -57,6 +67,7 @@ actor ScriptedHost {
         channel.reply("none", "")
       }
     case "open":
+      if let openError { return channel.reply("error", openError) }
       if let lockedBy { return channel.reply("locked", lockedBy) }
       nonce = words[1]
       opened = true
@@ -64,10 +75,11 @@ actor ScriptedHost {
       channel.reply("granted", "7")
       event("opened", #""number":7,"previous":null"#)
     case "follow":
-      channel.reply("following", closed ? "ended" : "live")
+      channel.reply("following", runner ?? (closed ? "ended" : "live"))
       channel.push(.output(Array(Array(log.utf8)[Int(words[2])!...])))
       subscribers = [channel]
       advance()
+    case "steps" where closed: channel.reply("refused", "Deployment 7 is not open.")
     case "steps":
       queue += Self.steps(inTar: body)
       channel.reply("ok", "")
@@ -130,7 +142,14 @@ actor ScriptedHost {
       }
       if !finish(step, status: failing[name] ?? 0) { return }
     }
-    if sealed { close(committed ? "committed" : "unchanged") } else { event("waiting", #""step":null"#) }
+    if sealed, !committed, !ran.contains(where: \.changes) {
+      event("undoing", #""reason":"no-commit","text":"There was nothing to commit.""#)
+      close(undoFails ? "stuck" : "unchanged", healthy: "null")
+    } else if sealed {
+      close("committed")
+    } else {
+      event("waiting", #""step":null"#)
+    }
   }
 
   @discardableResult private func finish(_ step: Step, status: Int) -> Bool {
@@ -140,7 +159,7 @@ actor ScriptedHost {
     return false
   }
 
-  private func undo(_ reason: String, _ text: String) {
+  func undo(_ reason: String, _ text: String) {
     guard !closed, !committed else { return }
     queue = []
     event("undoing", #""reason":"\#(reason)","text":\#(JSONValue.string(text).text())"#)
@@ -240,6 +259,9 @@ struct ScriptedClient: DeploymentClient {
   var answer: String?
   var clientStep = ClientStepResult(succeeded: true, message: "status 200")
   var env: ResolvedEnv?
+  /// Happens when a question is asked, before the answer.
+  var whenAsked: @Sendable () async -> Void = {}
+  var clock: @Sendable (Duration) async throws -> Void = { _ in try await Task.sleep(for: .seconds(3600)) }
 
   func attach() async throws -> Attachment {
     let attachment = Attachment(host: "bot-1", channel: await host.connect(), bundle: bundle)
@@ -247,12 +269,18 @@ struct ScriptedClient: DeploymentClient {
     return attachment
   }
   func resolveEnv(host: String?, generated: String?, current: Release?) throws -> ResolvedEnv? { env }
+  func secrets(envFiles: [String], generated: String?) -> [Secret] {
+    (envFiles + [generated].compactMap { $0 }).map { Secret($0) }
+  }
   func registryPassword() throws -> Secret? { nil }
   func now() -> Int64 { 0 }
   func playbook(text: String, name: String) throws -> Playbook { Playbook(name: name, steps: try Fixtures.steps(text)) }
-  func ask(_ question: DeploymentQuestion) async -> String? { answer }
+  func ask(_ question: DeploymentQuestion) async -> String? {
+    await whenAsked()
+    return answer
+  }
   func perform(_ step: StepSpec, context: StepContext) async -> ClientStepResult { clientStep }
-  func sleep(_ duration: Duration) async throws { try await Task.sleep(for: .seconds(3600)) }
+  func sleep(_ duration: Duration) async throws { try await clock(duration) }
   func uptime() -> Double { 0 }
   func timestamp() -> String { "2026-11-21T03:00:00Z" }
 }
