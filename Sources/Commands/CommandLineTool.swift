@@ -2,6 +2,7 @@ internal import ArgumentParser
 internal import Diagnostics
 internal import Engine
 internal import Inventory
+internal import SSH
 internal import Views
 
 #if canImport(Glibc)
@@ -35,6 +36,10 @@ public enum CommandLineTool {
     } catch let error as OrchestrateError {
       context.narrate(text(of: error, style: context.errorStyle))
       return ExitStatus(error.code).rawValue
+    } catch let error as SSHError {
+      let problem = OrchestrateError(.unreachable, error.message, cause: error.detail, remedy: "orchestrate doctor")
+      context.narrate(text(of: problem, style: context.errorStyle))
+      return ExitStatus.unreachable.rawValue
     } catch let code as ExitCode {
       return code.rawValue
     } catch {

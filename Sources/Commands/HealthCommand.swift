@@ -21,7 +21,10 @@ struct HealthCommand: AsyncParsableCommand {
 
   func run() async throws {
     let command = try ReadingCommand(global, environment: environment)
-    let answer = try await command.converse { try await $0.request("query health 0", body: []) }
+    let (answer, masker) = try await command.converse { attachment in
+      async let masker = command.masker(attachment)
+      return (try await attachment.request("query health 0", body: []), try await masker)
+    }
     var document = HealthDocument(
       environment: command.inventory.environment, app: command.inventory.app,
       probes: HealthDocument.Probe.all(in: answer.text))
@@ -42,7 +45,7 @@ struct HealthCommand: AsyncParsableCommand {
       probe.message = answer.text
       document.probes.append(probe)
     }
-    try command.answer(document, global) { document.text(width: $1, style: $0) }
+    try command.answer(document, global, masker: masker) { document.text(width: $1, style: $0) }
     if !document.isGood { throw ExitCode(1) }
   }
 }

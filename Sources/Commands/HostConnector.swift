@@ -59,7 +59,8 @@ actor HostConnector {
     let session = try await connect()
     do {
       let channel = try await session.open(bundle.command(project: inventory.project))
-      let attachment = Attachment(host: entry.name, channel: SSHByteChannel(channel: channel), bundle: bundle)
+      let attachment = Attachment(
+        host: entry.name, channel: SSHByteChannel(channel: channel, host: entry), bundle: bundle)
       await attachment.start()
       return attachment
     } catch {
@@ -178,15 +179,27 @@ actor HostConnector {
 /// An exec channel of SSH as the engine's byte channel.
 struct SSHByteChannel: ByteChannel {
   let channel: SSHChannel
+  let host: HostEntry
 
-  func write(_ bytes: [UInt8]) async throws { try await channel.write(bytes) }
+  func write(_ bytes: [UInt8]) async throws {
+    do throws(SSHError) { try await channel.write(bytes) } catch { throw Self.explain(error, host: host) }
+  }
 
   func read() async throws -> ByteChunk? {
-    switch try await channel.read() {
-    case .stdout(let bytes): .output(bytes)
-    case .stderr(let bytes): .error(bytes)
-    case nil: nil
-    }
+    do throws(SSHError) {
+      switch try await channel.read() {
+      case .stdout(let bytes): return .output(bytes)
+      case .stderr(let bytes): return .error(bytes)
+      case nil: return nil
+      }
+    } catch { throw Self.explain(error, host: host) }
+  }
+
+  /// A connection that stood and broke: what is true on the host now, only the caller can say.
+  static func explain(_ error: SSHError, host: HostEntry) -> OrchestrateError {
+    OrchestrateError(
+      .unreachable, "\(host.name) (\(host.address)): \(error.message)", host: host.name, cause: error.detail,
+      remedy: "is the host up, and the network? orchestrate doctor")
   }
 
   func close() async { await channel.close() }

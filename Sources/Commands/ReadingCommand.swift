@@ -59,15 +59,22 @@ struct ReadingCommand: Sendable {
       containers: try await containers.text, gates: try await gates.text, app: inventory.services.app)
   }
 
+  /// Hides what applications print of themselves: a health check's answer may hold a password.
+  func masker(_ attachment: Attachment) async throws -> Masker {
+    Masker(try await HostSecrets(session, inventory: inventory).values(attachment, deployment: nil))
+  }
+
   /// Prints a document: as JSON, or as the given text.
-  func answer(_ document: some Encodable, _ global: GlobalOptions, text: (_ style: Style, _ width: Int) -> String)
-    throws
-  {
+  func answer(
+    _ document: some Encodable, _ global: GlobalOptions, masker: Masker = Masker(),
+    text: (_ style: Style, _ width: Int) -> String
+  ) throws {
     let context = session.context
     if global.format(context) == .json {
-      context.payload(jsonValue(of: document).text() + "\n")
+      context.payload(jsonValue(of: document).masked(by: masker).text() + "\n")
     } else {
-      context.payload(text(context.style, context.standardOutputIsTerminal ? terminalSize().columns : 120))
+      let width = context.standardOutputIsTerminal ? terminalSize().columns : 120
+      context.payload(masker.mask(text(context.style, width)))
     }
   }
 }

@@ -1,4 +1,5 @@
 internal import ArgumentParser
+internal import Crypto
 internal import Diagnostics
 internal import Engine
 internal import Inventory
@@ -22,11 +23,14 @@ struct StatusCommand: AsyncParsableCommand {
 
   func run() async throws {
     let command = try ReadingCommand(global, environment: environment)
-    let report = try await command.converse { try await command.report($0) }
+    let (report, masker) = try await command.converse { attachment in
+      async let masker = command.masker(attachment)
+      return (try await command.report(attachment), try await masker)
+    }
     let document = StatusDocument(
       environment: command.inventory.environment, app: command.inventory.app, checked: Timestamp.now().description,
       hosts: [report.status])
-    try command.answer(document, global) { document.text(width: $1, style: $0) }
+    try command.answer(document, global, masker: masker) { document.text(width: $1, style: $0) }
   }
 }
 
@@ -61,6 +65,7 @@ struct LockCommand: AsyncParsableCommand {
     abstract: "Who holds the lock, since when and why; --abort asks the holder to undo.",
     discussion: """
       A lock is never removed: the kernel frees it with its holder, and whoever takes it next closes what was left open.
+      Where the holder is gone, --abort closes what it left at once: undone, or finished if it was committed.
 
       Examples:
         orchestrate lock prod
@@ -77,8 +82,9 @@ struct LockCommand: AsyncParsableCommand {
     let command = try ReadingCommand(global, environment: environment)
     let report = try await command.converse { attachment in
       let report = try await command.report(attachment)
-      if abort { try await ask(attachment, report, host: command.host.name) }
-      return report
+      guard abort, let number = Int(report.facts["open"]) else { return report }
+      try await end(number, isRunning: report.facts["locked"] == "1", attachment, command)
+      return try await command.report(attachment)
     }
     var host = LockDocument.Host(host: command.host.name, locked: report.facts["locked"] == "1")
     host.holder = report.holder
@@ -87,12 +93,37 @@ struct LockCommand: AsyncParsableCommand {
     try command.answer(document, global) { document.text(width: $1, style: $0) }
   }
 
-  private func ask(_ attachment: Attachment, _ report: HostReport, host: String) async throws {
-    guard let number = Int(report.facts["open"]) else { return }
+  private func end(_ number: Int, isRunning: Bool, _ attachment: Attachment, _ command: ReadingCommand) async throws {
+    let host = command.host.name, environment = command.inventory.environment
+    guard isRunning else {
+      // Nobody is left who could be asked: whoever takes the lock closes what is open.
+      let reply = try await attachment.request("recover \(SecureRandom.word(16).lowercased())", deadline: nil)
+      if let fault = Self.fault(ofRecovery: reply, host: host, environment: environment) { throw fault }
+      return
+    }
     let why = Array((reason ?? "aborted by `orchestrate lock --abort`").utf8)
     let reply = try await attachment.request("abort \(number) \(why.count)", body: why)
     guard reply.tag == "ok" else {
       throw OrchestrateError(.failed, "the deployment can't be aborted", host: host, cause: reply.text)
+    }
+  }
+
+  /// Nil: everything that was open is closed.
+  static func fault(ofRecovery reply: Reply, host: String, environment: String) -> OrchestrateError? {
+    switch reply.tag {
+    case "recovered" where reply.text.split(separator: "\n").contains { $0.hasSuffix(" stuck") }:
+      OrchestrateError(
+        .rollbackFailed, "the undo failed: the host may be between two releases", host: host,
+        remedy: "orchestrate attach \(environment) shows its log")
+    case "recovered": nil
+    case "locked":
+      OrchestrateError(
+        .locked, "somebody else has the lock now, and closes what was open", host: host,
+        remedy: "orchestrate lock \(environment)")
+    default:
+      OrchestrateError(
+        .failed, "what was left open couldn't be closed", host: host, cause: reply.text,
+        remedy: "orchestrate doctor \(environment)")
     }
   }
 }

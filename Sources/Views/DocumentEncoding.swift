@@ -1,4 +1,4 @@
-import Diagnostics
+public import Diagnostics
 public import Engine
 
 #if canImport(FoundationEssentials)
@@ -22,7 +22,7 @@ public func jsonValue(of document: some Encodable) -> JSONValue {
 
 extension JSONValue {
   /// Every text in it masked; names of members as they are.
-  func masked(by masker: Masker) -> JSONValue {
+  public func masked(by masker: Masker) -> JSONValue {
     switch self {
     case .string(let text): .string(masker.mask(text))
     case .array(let items): .array(items.map { $0.masked(by: masker) })

@@ -1,0 +1,65 @@
+import ArgumentParser
+import Diagnostics
+import Engine
+import Foundation
+import Inventory
+import SSH
+import Synchronization
+import Testing
+import Views
+
+@testable import Commands
+
+@Suite struct FaultTests {
+  @Test(arguments: [
+    (Reply(tag: "recovered", body: Array("\n7 unchanged\n".utf8)), nil),
+    (Reply(tag: "recovered", body: Array("\n7 undone\n6 stuck\n".utf8)), ErrorCode.rollbackFailed),
+    (Reply(tag: "locked", body: Array("{}".utf8)), .locked),
+    (Reply(tag: "error", body: Array("runner no".utf8)), .failed),
+  ])
+  func whatALockAbortWithoutAHolderBecomes(reply: Reply, code: ErrorCode?) {
+    #expect(LockCommand.fault(ofRecovery: reply, host: "bot-1", environment: "prod")?.code == code)
+  }
+}
+
+@Suite struct ConnectionFaultTests {
+  @Test(arguments: [SSHError.Code.connectionLost, .channelClosed, .timeout])
+  func aConnectionThatBreaksIsAnUnreachableHost(code: SSHError.Code) {
+    let host = HostEntry(name: "bot-1", address: "203.0.113.10")
+    let error = SSHByteChannel.explain(SSHError(code, "gone", detail: "reset"), host: host)
+    #expect(ExitStatus(error.code) == .unreachable)
+    #expect(error.cause == "reset")
+    #expect(error.state == nil)
+  }
+}
+
+@Suite struct DocumentSecrecyTests {
+  private final class Sink: OutputSink {
+    let text = Mutex("")
+    func write(_ text: String, to stream: Views.OutputStream) { self.text.withLock { $0 += text } }
+  }
+
+  @Test(arguments: [false, true]) func whatAnApplicationPrintsIsMaskedInDocuments(json: Bool) throws {
+    let root = FileManager.default.temporaryDirectory.appending(path: "orchestrate-\(UUID().uuidString)")
+    try FileManager.default.createDirectory(at: root.appending(path: "inventories"), withIntermediateDirectories: true)
+    defer { try? FileManager.default.removeItem(at: root) }
+    try "app: bot\nhosts: { bot-1: { address: 127.0.0.1 } }\nservices: { app: [bot] }\n"
+      .write(to: root.appending(path: "inventories/prod.yml"), atomically: true, encoding: .utf8)
+    try "services: {}\n".write(to: root.appending(path: "compose.yml"), atomically: true, encoding: .utf8)
+    let sink = Sink()
+    var context = CommandContext.process
+    context.output = sink
+    try CommandContext.$current.withValue(context) {
+      let global = try GlobalOptions.parse(["--project", root.path] + (json ? ["--json"] : []))
+      let command = try ReadingCommand(global, environment: "prod")
+      var status = HostStatus(host: "bot-1", state: .unhealthy)
+      status.reason = "bot: cannot connect with canary-pass\"word"
+      let document = StatusDocument(environment: "prod", app: "bot", checked: "now", hosts: [status])
+      try command.answer(document, global, masker: Masker([Secret("canary-pass\"word")])) {
+        document.text(width: $1, style: $0)
+      }
+    }
+    let text = sink.text.withLock { $0 }
+    #expect(text.contains("cannot connect with") && !text.contains("canary"))
+  }
+}
