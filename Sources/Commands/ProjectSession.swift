@@ -10,6 +10,12 @@ internal import Playbooks
   internal import Foundation
 #endif
 
+#if canImport(Glibc)
+  internal import Glibc
+#elseif canImport(Darwin)
+  internal import Darwin
+#endif
+
 /// A command's view of the project: what its files say, and which hosts are meant.
 struct ProjectSession: Sendable {
   let context: CommandContext
@@ -94,7 +100,7 @@ struct ProjectSession: Sendable {
   /// Who asks, as the holder of the lock is shown to whoever is refused.
   func holder(reason: String?) -> LockHolder {
     let environment = context.environment
-    let user = environment["GITHUB_ACTOR"] ?? environment["USER"] ?? environment["LOGNAME"] ?? "unknown"
+    let user = environment["GITHUB_ACTOR"] ?? environment["USER"] ?? environment["LOGNAME"] ?? accountName() ?? "unknown"
     var from: String?
     if let repository = environment["GITHUB_REPOSITORY"], let run = environment["GITHUB_RUN_ID"] {
       from = "GitHub Actions, \(repository) run \(run)"
@@ -108,3 +114,6 @@ struct ProjectSession: Sendable {
 extension Timestamp {
   static func now() -> Timestamp { Timestamp(milliseconds: Int64(Date().timeIntervalSince1970 * 1000)) }
 }
+
+/// The name of the account that this process runs as (getpwuid(3)): cron and CI often set no USER.
+private func accountName() -> String? { getpwuid(getuid()).flatMap { $0.pointee.pw_name.map { String(cString: $0) } } }
