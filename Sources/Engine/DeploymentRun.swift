@@ -175,6 +175,11 @@ public actor DeploymentRun {
       preparation.context.number = granted
     case "locked":
       throw lockedError(holder: reply.text)
+    case "error" where reply.text.hasPrefix("stuck "):
+      throw OrchestrateError(
+        .rollbackFailed, "an earlier deployment can't be undone", host: host,
+        cause: String(reply.text.dropFirst("stuck ".count)), state: "the host may be between two releases",
+        remedy: "mend what its log names, then the same command again; \(Self.dataLossHint)")
     default:
       throw openError(reply.text)
     }
@@ -510,14 +515,17 @@ public actor DeploymentRun {
     } else {
       summary = reader.undoText.flatMap { $0.isEmpty ? nil : $0 } ?? "the deployment failed"
     }
+    var cause = failedStep == nil ? [] : Array(reader.tail.suffix(60))
+    if outcome == .stuck { cause += ["The undo failed:"] + reader.undoTail }
     return OrchestrateError(
-      code, summary, host: host, step: failedStep,
-      cause: failedStep == nil || reader.tail.isEmpty ? nil : reader.tail.suffix(60).joined(separator: "\n"),
+      code, summary, host: host, step: failedStep, cause: cause.isEmpty ? nil : cause.joined(separator: "\n"),
       state: stateText(),
       remedy: outcome == .stuck
-        ? "look at the host, then: orchestrate rollback \(environment)"
+        ? "mend what stopped the undo, then: orchestrate deploy \(environment) \(fromVersion ?? "VERSION"), which tries it again first; \(Self.dataLossHint)"
         : "orchestrate logs \(environment), mend it, and deploy again")
   }
+
+  private static let dataLossHint = "with --accept-data-loss also over what the new version has written"
 
   var nothingToDo = false
 

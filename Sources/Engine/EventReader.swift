@@ -12,6 +12,8 @@ struct EventReader {
   private(set) var timings: [DeploymentSummary.StepTiming] = []
   private(set) var committed = false
   private(set) var undoText: String?
+  /// What the undo that failed printed last.
+  private(set) var undoTail: [String] = []
   private var hadNothingToCommit = false
   /// The step that runs.
   private(set) var step: String?
@@ -27,6 +29,7 @@ struct EventReader {
     case .line(let bytes):
       let text = String(decoding: bytes, as: UTF8.self)
       if failedStep == nil { append(text) }
+      if undoText != nil { undoTail = undoTail.suffix(19) + [text] }
       return [.log(host: host, step: step, text: text)]
     case .event(let event): return read(event)
     }
@@ -69,6 +72,7 @@ struct EventReader {
       step = nil
       return [.undoing(host: host, reason: event.members["reason"]?.stringValue ?? "", text: text)]
     case "undone":
+      if event.status == 0 { undoTail = [] }
       timings.append(.init(host: host, step: name, seconds: 0, state: "undone"))
       return [
         .stepUndone(

@@ -176,6 +176,16 @@ def test_stuck_and_tried_again_by_the_next(host, client):
     assert "undo 01-release 1" in host.trace()
 
 
+def test_a_person_may_let_the_undo_lose_data(host, client):
+    undo = '[ "$ORCH_ACCEPT_DATA_LOSS" = 1 ]'
+    assert client.run(deployment(step("02-change", "exit 1", undo, CHANGES=1)))["outcome"] == "stuck"
+    host.await_free_lock()
+    assert client.open(reason='"accept_data_loss":true')[0] == "error"
+    host.await_free_lock()
+    assert host.connect().run(deployment(), accept_data_loss=True)["outcome"] == "committed"
+    assert [(e["number"], e["outcome"]) for e in host.history()] == [(1, "undone"), (2, "committed")]
+
+
 @pytest.mark.parametrize("check, healthy", [("exit 0", True), ("exit 1", False), (None, None)])
 def test_health_after_the_undo(host, client, check, healthy):
     files = {} if check is None else {"check.sh": check}

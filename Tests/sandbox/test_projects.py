@@ -83,6 +83,20 @@ def test_a_run_step_is_undone(notes):
     notes.assert_nothing_left()
 
 
+def test_an_undo_that_would_lose_data_waits_for_a_person(notes):
+    wrong = edited(notes, "playbooks/deploy.yml", lambda text: text.replace("status: up", "status: never").replace("within: 30s", "within: 6s"))
+    result = wrong.deploy("v2.0.0").expect(4)
+    assert "a person must decide" in result.err and "--accept-data-loss" in result.err
+    assert notes.sql("select max(version) from schema_migrations") == "2"
+    again = notes.deploy("v1.0.0").expect(4)
+    assert "could not be undone" in again.err and "--accept-data-loss" in again.err
+    notes.deploy("v1.0.0", "--accept-data-loss").expect(0)
+    assert notes.sql("select max(version) from schema_migrations") == "1"
+    assert notes.current() == "v1.0.0"
+    assert ask(notes, "/notes")[0] == "v1.0.0"
+    notes.assert_nothing_left()
+
+
 # ---- a user in the group docker, without sudo
 
 

@@ -664,6 +664,10 @@ roll_forward() {
 
 mkdir -p deployments "$ORCH_OPT/releases"
 take_lock
+# Whoever opens with it lets the undo of what is still open go back over what the new version has written.
+ORCH_ACCEPT_DATA_LOSS=0
+! grep -s -q '"accept_data_loss":true' "$start/request" || ORCH_ACCEPT_DATA_LOSS=1
+export ORCH_ACCEPT_DATA_LOSS
 recovered=
 for _open in $(open_numbers); do
   printf '{"who":"the host itself","command":"closing the interrupted deployment %s","number":%s,"recovering":true}\n' "$_open" "$_open" >holder

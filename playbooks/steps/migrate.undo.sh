@@ -62,7 +62,9 @@ else
 fi
 # What the new version has written is lost by going back: the host doesn't decide that by itself.
 careful=0
-if [ -f "$ORCH_DEPLOYMENT/started-new" ] && [ "$ACCEPT_DATA_LOSS" != 1 ]; then careful=1; fi
+case $ACCEPT_DATA_LOSS${ORCH_ACCEPT_DATA_LOSS:-0} in
+00) [ ! -f "$ORCH_DEPLOYMENT/started-new" ] || careful=1 ;;
+esac
 case $POLICY in
 compatible)
   if [ "$now" = unknown ]; then
