@@ -60,6 +60,7 @@ public enum CommandLineTool {
 
 /// Ends the process at once, after what was written has left it.
 func exitProcess(_ status: Int32) -> Never {
+  restoreEcho()
   fflush(nil)
   exit(status)
 }

@@ -6,6 +6,15 @@ internal import Diagnostics
   internal import Darwin
 #endif
 
+/// The terminal's mode before the echo was turned off; read in a signal handler and at the process's end.
+nonisolated(unsafe) private var echoing: termios?
+
+/// tcsetattr(3) is async-signal-safe (signal-safety(7)).
+func restoreEcho() {
+  guard var mode = echoing else { return }
+  tcsetattr(0, TCSANOW, &mode)
+}
+
 /// The terminal that a person sits at (termios(3)). Questions go to stderr, since stdout is payload.
 enum Terminal {
   @Sendable static func readLine(_ prompt: String) async -> String? {
@@ -21,9 +30,20 @@ enum Terminal {
     guard tcgetattr(0, &saved) == 0 else { return nil }
     var quiet = saved
     quiet.c_lflag &= ~tcflag_t(ECHO)
+    echoing = saved
+    // Where Ctrl-C would end the process at once, the shell behind it must not be left without echo.
+    let previous = signal(SIGINT) { number in
+      restoreEcho()
+      signal(number, SIG_DFL)
+      raise(number)
+    }
+    let hadHandler = previous.map { unsafeBitCast($0, to: Int.self) } ?? 0 != 0
+    if hadHandler { signal(SIGINT, previous) }
     tcsetattr(0, TCSAFLUSH, &quiet)
     defer {
       tcsetattr(0, TCSAFLUSH, &saved)
+      echoing = nil
+      if !hadHandler { signal(SIGINT, SIG_DFL) }
       write("\n")
     }
     return await line().map { Secret($0) }
@@ -37,7 +57,21 @@ enum Terminal {
   /// Off the cooperative threads: a person may take their time.
   private static func line() async -> String? {
     await withCheckedContinuation { (continuation: CheckedContinuation<String?, Never>) in
-      startThread { continuation.resume(returning: Swift.readLine(strippingNewline: true)) }
+      startThread { continuation.resume(returning: blockingLine()) }
+    }
+  }
+
+  /// By read(2): stdio would hold the lock of stdin while it waits, and the process could not end (fflush(3), exit(3))
+  /// under an open question.
+  private static func blockingLine() -> String? {
+    var line: [UInt8] = []
+    var byte: UInt8 = 0
+    while true {
+      let count = read(0, &byte, 1)
+      if count < 0, errno == EINTR { continue }
+      guard count == 1 else { return line.isEmpty ? nil : String(decoding: line, as: UTF8.self) }
+      if byte == 0x0a { return String(decoding: line, as: UTF8.self) }
+      line.append(byte)
     }
   }
 }
