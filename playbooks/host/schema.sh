@@ -7,7 +7,10 @@ one_off() {
   one_off_config=$ORCH_OPT/releases/$1/effective.json
   shift
   one_off_count=$((${one_off_count:-0} + 1))
-  compose -f "$one_off_config" run --rm -T --no-deps --label "orchestrate.project=$ORCH_PROJECT" --label "orchestrate.deployment=$ORCH_N" \
+  # What it prints may hold secrets: it stands in the deployment's log, private to its user, and not in the system's journal as well.
+  one_off_quiet=$ORCH_STEP/no-logging.json
+  printf '{"services":{%s:{"logging":{"driver":"none"}}}}\n' "$(json_string "$SERVICE")" >"$one_off_quiet"
+  compose -f "$one_off_config" -f "$one_off_quiet" run --rm -T --no-deps --label "orchestrate.project=$ORCH_PROJECT" --label "orchestrate.deployment=$ORCH_N" \
     --name "$ORCH_PROJECT-migrate-$ORCH_N-$$-$one_off_count" -e "PGOPTIONS=-c lock_timeout=$LOCK_TIMEOUT" -e "PGAPPNAME=orch-$ORCH_N" \
     "$SERVICE" "$@" </dev/null
 }

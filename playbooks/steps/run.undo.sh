@@ -3,6 +3,8 @@
 set -eu
 # shellcheck source=playbooks/host/lib.sh
 . "$ORCH_BUNDLE/lib.sh"
+# A script without one of its own has nothing to undo.
+[ -f "$ORCH_STEP/undo-script" ] || exit 0
 VERSION=''
 # shellcheck source=/dev/null
 . "$ORCH_STEP/params"
