@@ -125,6 +125,7 @@ extension DeploymentRun {
     }
     let target = try await findTarget(version, current: current)
     if version == nil { try await confirmAnother(current: current, target: target) }
+    roundTrips += 1
     if let env = try await persist("get \(preparation.paths.release(target.number))/.env").foundText {
       emit(.secrets(client.secrets(envFiles: [env], generated: nil)))
     }
@@ -179,6 +180,7 @@ extension DeploymentRun {
       guard let text = try await persist("get \(paths.release(next))/release.json").foundText else { break }
       var release = try Release(json: text, host: host)
       if version == nil || release.version == version {
+        roundTrips += 1
         if let config = try await persist("get \(paths.release(next))/effective.json").foundText,
           let value = try? JSONValue(parsing: config)
         {

@@ -21,6 +21,8 @@ public actor DeploymentRun {
   // What is known of the deployment.
   var number: Int?
   var preparation: Preparation
+  /// After authentication: exchanges that this side or the host had to wait for. What overlaps with a step's work isn't one: signs of life, the
+  /// seal, replies to steps.
   var roundTrips = 0
   var interrupted: String?
   /// The lock has been asked for, and no answer has come yet.
@@ -86,6 +88,7 @@ public actor DeploymentRun {
     answered(nil, question: questions)
     if queuing { await attachment?.close() }
     guard let number, let attachment, reader.outcome == nil, !reader.committed else { return }
+    roundTrips += 1
     _ = try? await attachment.request("abort \(number) \(reason.utf8.count)", body: Array(reason.utf8))
   }
 
@@ -108,10 +111,12 @@ public actor DeploymentRun {
     self.attachment = attachment
     await attachment.expectLog(nonce: request.nonce)
     let lease = request.lease.components.seconds, wait = request.lockWait.components.seconds
-    roundTrips += 1
+    // The channel, the command on it, and what is true now; then the lock.
+    roundTrips += 3
     try await look(attachment)
     if case .rollback(let version) = request.kind { try await chooseTarget(version) }
     try stopIfInterrupted()
+    roundTrips += 1
     let holder = Array(holderDocument().text().utf8)
     queuing = true
     defer { queuing = false }
@@ -132,6 +137,7 @@ public actor DeploymentRun {
     startBeating()
     if try await previousAtOpening() != preparation.context.current?.number {
       // Somebody else's deployment ended between our look and our lock.
+      roundTrips += 1
       try await look(attachment)
       if case .rollback(let version) = request.kind { try await chooseTarget(version) }
     }
@@ -480,6 +486,7 @@ public actor DeploymentRun {
   private func interruptHost(_ attachment: Attachment, reason: String) async {
     guard let number else { return }
     interrupted = interrupted ?? reason
+    roundTrips += 1
     _ = try? await attachment.request("abort \(number) \(reason.utf8.count)", body: Array(reason.utf8))
   }
 
