@@ -99,9 +99,10 @@ def reported(result) -> int:
 
 
 # Today's numbers; more need a reason. The channel, its command, what is true now, the lock; a batch of steps to describe, what Compose made of it,
-# the images, and the rest of the steps (or the end, where there is nothing to do).
+# the images, and the rest of the steps (or the end, where there is nothing to do). A rollback asks for three files of its release, one after the other.
+# one after the other.
 DEPLOY = 8
-ROLLBACK = 8
+ROLLBACK = 9
 STATUS = 3
 PLAN = 8
 
