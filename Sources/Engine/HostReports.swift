@@ -129,12 +129,16 @@ public struct HostReport: Sendable {
       status.services = seen.keys.sorted().map { seen[$0]!.0 }
       return
     }
+    let probes = HealthDocument.Probe.all(in: gates)
     var faults: [(isApp: Bool, text: String, since: String?)] = []
     for name in Set(release!.services).union(seen.keys).sorted() {
       let service = seen[name]?.0 ?? ServiceStatus(service: name, state: "missing")
       status.services.append(service)
       if let fault = seen[name] == nil ? "\(name) has no container" : seen[name]!.fault {
-        faults.append((app.isEmpty || app.contains(name), fault, service.started))
+        // One that only hasn't been asked by Docker yet: the gate's answer counts, else it is on its way.
+        let isStarting = service.state == "running" && service.health == "starting"
+        if isStarting, probes.contains(where: { $0.service == name && $0.healthy }) { continue }
+        faults.append((!isStarting && (app.isEmpty || app.contains(name)), fault, service.started))
       }
     }
     if let worst = faults.first(where: \.isApp) ?? faults.first {
@@ -144,7 +148,7 @@ public struct HostReport: Sendable {
       status.since = status.services.compactMap(\.started).max()
     }
     var reasons = faults.map(\.text)
-    for probe in HealthDocument.Probe.all(in: gates) where !probe.healthy {
+    for probe in probes where !probe.healthy {
       reasons.append("\(probe.service ?? probe.probe): \(probe.message ?? "not healthy")")
       if status.state == .healthy { status.state = .degraded }
     }

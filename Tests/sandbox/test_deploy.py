@@ -66,7 +66,8 @@ def test_a_bad_version_rolls_back_by_itself(project, version, why):
     project.telegram.inject("are you there?")
     assert project.telegram.wait_answered(1)["answered"] == 1
     assert before in project.telegram.answers()[0]["text"]
-    assert project.status()["state"] == "healthy"
+    status = project.status()
+    assert status["state"] == "healthy", status
     assert project.history()[0]["outcome"] == "undone"
     project.assert_nothing_left()
 

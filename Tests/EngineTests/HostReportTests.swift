@@ -1,0 +1,43 @@
+import Engine
+import Testing
+
+@Suite struct HostReportTests {
+  private func status(_ containers: [String], gates: String = "", facts: String = "") throws -> HostStatus {
+    var release = Release(number: 3, version: "v1.1.0", previous: 2, created: "2026-11-21T03:00:00Z", playbook: "")
+    release.services = ["bot", "postgres"]
+    return HostReport(
+      host: "bot-1", facts: HostFacts(parsing: facts), release: release, history: [], holder: nil,
+      containers: containers.joined(separator: "\n"), gates: gates, app: ["bot"]
+    ).status
+  }
+
+  private func container(_ service: String, _ state: String = "running", health: String? = "healthy") -> String {
+    let judged = health.map { #","Health":{"Status":"\#($0)","Log":[]}"# } ?? ""
+    return #"{"service":"\#(service)","state":{"Status":"\#(state)","StartedAt":"2026-11-21T03:00:00Z","OOMKilled":false\#(judged)},"restarts":0}"#
+  }
+
+  @Test func allWell() throws {
+    #expect(try status([container("bot"), container("postgres")]).state == .healthy)
+  }
+
+  @Test func theAppDecidesTheOthersDegrade() throws {
+    #expect(try status([container("bot", "exited"), container("postgres")]).state == .unhealthy)
+    #expect(try status([container("bot"), container("postgres", "restarting")]).state == .degraded)
+    #expect(try status([container("bot")]).state == .degraded)
+    #expect(try status([container("postgres")]).state == .unhealthy)
+  }
+
+  /// Just after a start Docker has not asked yet; the gate has.
+  @Test func startingIsJudgedByTheGate() throws {
+    let containers = [container("bot", health: "starting"), container("postgres")]
+    #expect(try status(containers).state == .degraded)
+    #expect(try status(containers, gates: #"{"service":"bot","healthy":true,"answer":"200"}"#).state == .healthy)
+    #expect(try status(containers, gates: #"{"service":"bot","healthy":false,"answer":"503","reason":"x"}"#).state == .degraded)
+  }
+
+  @Test func whatWasLeftOpenIsSaid() throws {
+    let open = try status([container("bot"), container("postgres")], facts: "open=7\nlocked=0\n")
+    #expect(open.state == .degraded)
+    #expect(open.reason?.contains("deployment 7") == true)
+  }
+}
