@@ -32,25 +32,13 @@ final class LocalServer: Sendable {
     var path: String { String(request.split(separator: " ").dropFirst().first ?? "") }
   }
 
-  private let descriptor: Int32
   let port: UInt16
   var url: String { "http://127.0.0.1:\(port)" }
 
+  /// It listens until the process ends: a test may still wait for an answer when nothing refers to the server any more.
   init(_ answer: @escaping @Sendable (Connection) -> Void) {
-    let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-    var address = sockaddr_in()
-    address.sin_family = sa_family_t(AF_INET)
-    address.sin_addr.s_addr = inet_addr("127.0.0.1")
-    var length = socklen_t(MemoryLayout<sockaddr_in>.size)
-    let status = withUnsafeMutablePointer(to: &address) {
-      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { address in
-        bind(descriptor, address, length) == 0 && listen(descriptor, 64) == 0
-          && getsockname(descriptor, address, &length) == 0
-      }
-    }
-    precondition(descriptor >= 0 && status, "no listener")
-    self.descriptor = descriptor
-    port = UInt16(bigEndian: address.sin_port)
+    let (descriptor, port) = Self.listen()
+    self.port = port
     Thread.detachNewThread {
       while true {
         let client = accept(descriptor, nil, nil)
@@ -71,11 +59,26 @@ final class LocalServer: Sendable {
     }
   }
 
-  deinit {
-    shutdown(descriptor, Int32(SHUT_RDWR))
+  /// A port on which nobody listens (bound and released just now).
+  static func closedPort() -> UInt16 {
+    let (descriptor, port) = listen()
     close(descriptor)
+    return port
   }
 
-  /// A port on which nobody listens (bound and released just now).
-  static func closedPort() -> UInt16 { LocalServer { _ in }.port }
+  private static func listen() -> (descriptor: Int32, port: UInt16) {
+    let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+    var address = sockaddr_in()
+    address.sin_family = sa_family_t(AF_INET)
+    address.sin_addr.s_addr = inet_addr("127.0.0.1")
+    var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+    let status = withUnsafeMutablePointer(to: &address) {
+      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { address in
+        bind(descriptor, address, length) == 0 && Glibc.listen(descriptor, 64) == 0
+          && getsockname(descriptor, address, &length) == 0
+      }
+    }
+    precondition(descriptor >= 0 && status, "no listener")
+    return (descriptor, UInt16(bigEndian: address.sin_port))
+  }
 }
