@@ -100,7 +100,8 @@ struct ProjectSession: Sendable {
   /// Who asks, as the holder of the lock is shown to whoever is refused.
   func holder(reason: String?) -> LockHolder {
     let environment = context.environment
-    let user = environment["GITHUB_ACTOR"] ?? environment["USER"] ?? environment["LOGNAME"] ?? accountName() ?? "unknown"
+    let user =
+      environment["GITHUB_ACTOR"] ?? environment["USER"] ?? environment["LOGNAME"] ?? accountName() ?? "unknown"
     var from: String?
     if let repository = environment["GITHUB_REPOSITORY"], let run = environment["GITHUB_RUN_ID"] {
       from = "GitHub Actions, \(repository) run \(run)"

@@ -25,7 +25,8 @@ import Testing
   func noTags(version: String) { #expect(!isImageTag(version)) }
 
   @Test func remoteCommandsQuoteWhatUsersType() {
-    let text = RemoteCommands.exec(project: "bot", service: "db", command: ["sh", "-c", "echo 'a b'; $HOME"], terminal: false)
+    let text = RemoteCommands.exec(
+      project: "bot", service: "db", command: ["sh", "-c", "echo 'a b'; $HOME"], terminal: false)
     #expect(text.hasSuffix(#"'bot' 'db' 'sh' '-c' 'echo '\''a b'\''; $HOME'"#))
   }
 }

@@ -13,7 +13,8 @@ import Testing
 
   private func container(_ service: String, _ state: String = "running", health: String? = "healthy") -> String {
     let judged = health.map { #","Health":{"Status":"\#($0)","Log":[]}"# } ?? ""
-    return #"{"service":"\#(service)","state":{"Status":"\#(state)","StartedAt":"2026-11-21T03:00:00Z","OOMKilled":false\#(judged)},"restarts":0}"#
+    let own = #""Status":"\#(state)","StartedAt":"2026-11-21T03:00:00Z","OOMKilled":false"#
+    return #"{"service":"\#(service)","state":{\#(own)\#(judged)},"restarts":0}"#
   }
 
   @Test func allWell() throws {
@@ -32,7 +33,8 @@ import Testing
     let containers = [container("bot", health: "starting"), container("postgres")]
     #expect(try status(containers).state == .degraded)
     #expect(try status(containers, gates: #"{"service":"bot","healthy":true,"answer":"200"}"#).state == .healthy)
-    #expect(try status(containers, gates: #"{"service":"bot","healthy":false,"answer":"503","reason":"x"}"#).state == .degraded)
+    let bad = #"{"service":"bot","healthy":false,"answer":"503","reason":"x"}"#
+    #expect(try status(containers, gates: bad).state == .degraded)
   }
 
   @Test func whatWasLeftOpenIsSaid() throws {
