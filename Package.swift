@@ -132,7 +132,7 @@ let package = Package(
     tests(
       "CommandsTests",
       [
-        "Commands", "Playbooks", "Steps", "Engine", "Inventory", "Views", "Diagnostics",
+        "Commands", "Playbooks", "SSH", "Steps", "Engine", "Inventory", "Views", "Diagnostics",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     tests("ArchitectureTests", []),

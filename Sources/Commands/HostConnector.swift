@@ -74,8 +74,6 @@ actor HostConnector {
     session = nil
   }
 
-  var roundTrips: Int { get async { await session?.timings.roundTrips ?? 0 } }
-
   // MARK: - Configuration
 
   private func resolved() async throws -> SSHConfiguration {
@@ -161,7 +159,10 @@ actor HostConnector {
     switch error.code {
     case .hostKeyUnknown:
       result.code = .hostKey
-      result.remedy = "compare the fingerprint with the host's own, then add the key: orchestrate doctor shows the line"
+      if let line = error.hostKey?.knownHostsLine {
+        result.cause = [error.detail, "the line for known_hosts:", line].compactMap { $0 }.joined(separator: "\n")
+      }
+      result.remedy = "compare the fingerprint with the host's own, then add the line to known_hosts"
     case .hostKeyChanged, .hostKeyRevoked:
       result.code = .hostKey
       result.remedy =
