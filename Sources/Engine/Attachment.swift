@@ -43,8 +43,6 @@ public actor Attachment {
   private let logStream: AsyncThrowingStream<LogItem, any Error>
   private let logContinuation: AsyncThrowingStream<LogItem, any Error>.Continuation
   private var tasks: [Task<Void, Never>] = []
-  /// Exchanges in which the client had to wait for the host before it could go on.
-  public private(set) var waits = 0
 
   /// - Parameter sleep: the clock of the deadlines; tests have one of their own.
   public init(
@@ -74,7 +72,6 @@ public actor Attachment {
   /// - Parameter deadline: nil for what the host may take any time for: waiting for the lock, undoing, pulling.
   public func request(_ line: String, body: [UInt8]? = nil, deadline: Duration? = .seconds(120)) async throws -> Reply {
     if let failure { throw failure }
-    waits += 1
     let sent = (greeted ? 0 : bundle.tar.count) + (body?.count ?? 0)
     // 16 KiB/s is the slowest line that is put up with.
     let watch = deadline.map { deadline in
