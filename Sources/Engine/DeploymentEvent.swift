@@ -157,6 +157,8 @@ public struct DeploymentSummary: Sendable, Equatable, Codable {
   public var outcome: DeploymentOutcome?
   /// Whether what runs now passed its health gate; nil: not known.
   public var healthy: Bool?
+  /// True: what isn't healthy after the undo wasn't before the deployment either. Nil otherwise.
+  public var unhealthyBefore: Bool?
   public var exitStatus: Int32
   public var seconds: Double
   /// From the old container's stop to the new one's first healthy answer, in milliseconds; nil: nothing was stopped, or
@@ -200,6 +202,7 @@ public struct DeploymentSummary: Sendable, Equatable, Codable {
   enum CodingKeys: String, CodingKey {
     case command, environment, app, hosts, number, from, to, outcome, healthy, seconds, steps, next, problem
     case exitStatus = "exit_status"
+    case unhealthyBefore = "unhealthy_before"
     case downtimeMilliseconds = "downtime_ms"
     case restorePoint = "restore_point"
     case roundTrips = "round_trips"

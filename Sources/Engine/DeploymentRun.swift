@@ -497,7 +497,7 @@ public actor DeploymentRun {
     case .undone where fromVersion == nil: "nothing runs, as before"
     case .undone:
       reader.healthy == false
-        ? "\(fromVersion!) is current again, but isn't healthy\(schemaText)"
+        ? "\(fromVersion!) is current again, but isn't healthy\(reader.unhealthyBefore ? ": as before this deployment, which is not its doing" : "")\(schemaText)"
         : "\(fromVersion!) is current again\(reader.healthy == true ? " and healthy" : "")\(schemaText)"
     case .stuck: "the undo failed: the host may be between two releases\(schemaText)"
     case .unknown, nil: "the outcome isn't known"

@@ -6,6 +6,8 @@ struct EventReader {
   let host: String
   private(set) var outcome: DeploymentOutcome?
   private(set) var healthy: Bool?
+  /// What isn't healthy wasn't so before the deployment either.
+  private(set) var unhealthyBefore = false
   private(set) var failedStep: String?
   /// What the step that failed (else the last one) printed last.
   private(set) var tail: [String] = []
@@ -82,6 +84,7 @@ struct EventReader {
       let ended = DeploymentOutcome(rawValue: event.members["outcome"]?.stringValue ?? "") ?? .unknown
       outcome = hadNothingToCommit && ended == .unchanged ? .committed : ended
       healthy = event.members["healthy"]?.boolValue
+      unhealthyBefore = event.members["unhealthy_before"]?.boolValue ?? false
       return [
         .closed(
           host: host, outcome: outcome!, healthy: healthy, recovery: event.members["recovery"]?.boolValue ?? false)
@@ -101,7 +104,7 @@ struct EventReader {
     switch outcome {
     case .committed: nil
     case .unchanged: .failed
-    case .undone: healthy == false ? .rollbackFailed : .rolledBack
+    case .undone: healthy == false && !unhealthyBefore ? .rollbackFailed : .rolledBack
     case .stuck: .rollbackFailed
     case .unknown, nil: .outcomeUnknown
     }
@@ -111,6 +114,7 @@ struct EventReader {
   func fill(_ summary: inout DeploymentSummary) {
     summary.outcome = outcome
     summary.healthy = healthy
+    if unhealthyBefore { summary.unhealthyBefore = true }
     summary.steps = timings
     summary.downtimeMilliseconds = facts["gap_ms"]?.intValue
     summary.restorePoint = facts["backup"]?["file"]?.stringValue

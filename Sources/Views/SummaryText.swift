@@ -37,7 +37,8 @@ func headline(of summary: DeploymentSummary, _ style: Style) -> String {
   case (.committed, .done): return style.paint("✓ \(what) runs \(target)", "1;32")
   case (.committed, _): return style.alarm("✗ \(what): \(target) was committed, but isn't well")
   case (.undone, _):
-    let health = summary.healthy == false ? "; it is not healthy" : summary.healthy == true ? " and is healthy" : ""
+    let unwell = summary.unhealthyBefore == true ? "; it is not healthy, as before" : "; it is not healthy"
+    let health = summary.healthy == false ? unwell : summary.healthy == true ? " and is healthy" : ""
     return style.paint("↺ \(what): undone; \(before)\(health)", "1;33")
   case (.unchanged, _): return style.paint("✗ \(what): nothing was changed", "1;33")
   case (.stuck, _): return style.alarm("✗ \(what): the undo failed; a person must look")

@@ -178,6 +178,20 @@ enum Fixtures {
     #expect(summary.exitStatus == 4)
   }
 
+  @Test func whatWasUnhealthyBeforeIsRolledBackAndSaidToBeSo() async throws {
+    let host = ScriptedHost()
+    let release = try Fixtures.release(6, "v1.0.0", previous: 5)
+    await host.set {
+      $0.failing = ["health": 1]
+      $0.files["/opt/market-bot/current/release.json"] = release
+      $0.healthyAfterUndo = #"false,"unhealthy_before":true"#
+    }
+    let summary = try await deploy(host)
+    #expect(summary.exitStatus == 3)
+    #expect(summary.healthy == false && summary.unhealthyBefore == true)
+    #expect(summary.problem?.state?.contains("isn't healthy: as before this deployment") == true)
+  }
+
   @Test func theLockedOneIsToldByWhom() async throws {
     let host = ScriptedHost()
     await host.set {

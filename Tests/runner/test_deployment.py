@@ -193,6 +193,23 @@ def test_health_after_the_undo(host, client, check, healthy):
     assert (closed["outcome"], closed["healthy"]) == ("undone", healthy)
 
 
+UNWELL = '{"gate":"health","service":"bot","healthy":false,"at_ms":null,"answer":"{\\"healthy\\":true}","reason":"503"}'
+OTHER = UNWELL.replace("bot", "web")
+
+
+@pytest.mark.parametrize("before, after, same", [
+    (UNWELL, UNWELL, True), (UNWELL + "\n" + OTHER, OTHER.replace("503", "500"), True), (UNWELL, UNWELL + "\n" + OTHER, None),
+    (UNWELL.replace("false", "true", 1), UNWELL, None), (None, UNWELL, None), (UNWELL, "", None)])
+def test_health_after_the_undo_is_judged_against_the_baseline(host, client, before, after, same):
+    look = "" if before is None else f"""cat >looks <<'EOT'\n{before}\nEOT\nunwell_names looks >"$ORCH_DEPLOYMENT/baseline"\n"""
+    check = f"cat <<'EOT'\n{after}\nEOT\nexit 1\n"
+    steps = deployment(step("01-look", look), step("02-change", "exit 1", "", CHANGES=1, files={"check.sh": check}))
+    closed = client.run(steps)
+    assert (closed["outcome"], closed["healthy"], closed.get("unhealthy_before")) == ("undone", False, same)
+    assert host.history()[0].get("unhealthy_before") is same
+    assert after.encode() in client.log
+
+
 def test_without_a_commit(host, client):
     """A playbook that is no deploy keeps what it did; what was only staged goes."""
     assert client.run({**step("01-backup", 'echo done >"$ORCH_OPT/state"', "", CHANGES=1)})["outcome"] == "committed"

@@ -327,8 +327,8 @@ release_gates() {
       if [ "$WITHIN_MS" -gt "$2" ]; then WITHIN_MS=$2; fi
       healthy=true
       gate "$1" look >/dev/null || healthy=false
-      printf '{"service":%s,"healthy":%s,"at_ms":%s,"answer":%s,"reason":%s}\n' "$(json_string "$SERVICE")" "$healthy" \
-        "${first_ok_ms:-null}" "$(json_string "$(printf '%.2048s' "$last_answer")")" "$(json_string "$failure")"
+      printf '{"gate":%s,"service":%s,"healthy":%s,"at_ms":%s,"answer":%s,"reason":%s}\n' "$(json_string "${gates_file##*/}")" \
+        "$(json_string "$SERVICE")" "$healthy" "${first_ok_ms:-null}" "$(json_string "$(printf '%.2048s' "$last_answer")")" "$(json_string "$failure")"
       [ "$healthy" = true ]
     ) || gates_rc=1
   done

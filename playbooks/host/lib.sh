@@ -75,6 +75,9 @@ compose() {
     ${DOCKER_CONFIG+DOCKER_CONFIG="$DOCKER_CONFIG"} docker compose --ansi never --progress plain -p "$ORCH_PROJECT" "$@"
 }
 
+# FILE: which gates and services aren't well, of the lines that check.sh printed; a name a line, ordered as they were asked.
+unwell_names() { sed -n 's/^\({.*\),"healthy":false,.*/\1/p' "$1"; }
+
 # For attach and the runner: where project P lives.
 project_paths() {
   case $1 in '' | *[!a-z0-9-]* | -*) die "Not a project name: $1" ;; esac

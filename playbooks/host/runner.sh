@@ -508,7 +508,7 @@ undo_all() {
   [ $outcome = unchanged ] || check_health
 }
 
-# Is what runs after the undo well? Asked by the check.sh that a step has brought.
+# Is what runs after the undo well? Asked by the check.sh that a step has brought. What isn't may have been so before.
 check_health() {
   for _check in [0-9][0-9]-*/check.sh; do
     [ -e "$_check" ] || continue
@@ -518,9 +518,16 @@ check_health() {
       ORCH_STEP=$ORCH_DEPLOYMENT/${_check%/*}
       export ORCH_STEP
       cd "${_check%/*}"
-      exec timeout -k 10 60 sh ./check.sh >>../log 2>&1 </dev/null
-    ); then healthy=true; fi
+      exec timeout -k 10 60 sh ./check.sh >looks 2>>../log </dev/null
+    ); then healthy=true; elif unwell_as_before "${_check%/*}/looks"; then healthy=before; fi
+    cat "${_check%/*}/looks" >>log || : # a full disk
   done
+}
+
+# FILE: whether whatever is unwell in it (lines of check.sh) was so before the deployment: preflight keeps those names in `baseline`.
+unwell_as_before() {
+  [ -s baseline ] && unwell_names "$1" >unwell && [ -s unwell ] || return 1
+  ! grep -qvxFf baseline unwell
 }
 
 # REASON TEXT: the end of a deployment that must not be.
@@ -573,14 +580,16 @@ kill_leftovers() {
   done
 }
 
-# OUTCOME HEALTHY: history, journal, tidying, and only then is anybody told.
+# OUTCOME HEALTHY: history, journal, tidying, and only then is anybody told. `before`: unhealthy, as it was before the deployment.
 close() {
   stop_ticker
   free_reserve
-  event_line closed "\"outcome\":\"$1\",\"healthy\":$2,\"recovery\":$recovery"
+  _health=$2
+  [ "$2" != before ] || _health='false,"unhealthy_before":true'
+  event_line closed "\"outcome\":\"$1\",\"healthy\":$_health,\"recovery\":$recovery"
   _closed=$line
   first_line holder.json
-  write_history "${REPLY%\}},\"previous\":${ORCH_PREVIOUS:-null},\"closed\":$((_epoch + up_ms)),\"outcome\":\"$1\",\"healthy\":$2,\"cause\":\"$cause\",\"facts\":{$(facts_object)}}"
+  write_history "${REPLY%\}},\"previous\":${ORCH_PREVIOUS:-null},\"closed\":$((_epoch + up_ms)),\"outcome\":\"$1\",\"healthy\":$_health,\"cause\":\"$cause\",\"facts\":{$(facts_object)}}"
   printf '%s\n' "$_closed" >>journal.jsonl
   sync -d journal.jsonl
   kill_leftovers

@@ -25,6 +25,10 @@ if [ $((_available / 1024)) -lt $((MEMORY_FREE / 1048576)) ]; then
   die "Only $((_available / 1024)) MiB of memory are available, $((MEMORY_FREE / 1048576)) MiB are needed."
 fi
 
+# How well the running release answers, asked by its own gates while the rest is looked at. An undo is judged against it.
+sh "$ORCH_BUNDLE/check.sh" 5000 >looks &
+looking=$!
+
 # One object per container of the project, stopped ones and one-off ones included.
 template='{"id":{{json .ID}},"name":{{json .Name}},"service":{{json (index .Config.Labels "com.docker.compose.service")}},'\
 '"oneoff":{{json (index .Config.Labels "com.docker.compose.oneoff")}},"replaces":{{json (index .Config.Labels "com.docker.compose.replace")}},'\
@@ -71,13 +75,20 @@ array() {
 leftovers=$(array left)
 fact leftovers "$leftovers"
 fact baseline "$(array service)"
-fact healthy "$(awk '$1 == "verdict" { print $2 }' parts)"
+verdict=$(awk '$1 == "verdict" { print $2 }' parts)
+wait "$looking" || {
+  verdict=false
+  unwell_names looks | write_atomically "$ORCH_DEPLOYMENT/baseline"
+  say 'What runs now is not healthy; an undo would bring it back as it is:'
+  cat looks
+}
+fact healthy "$verdict"
 if [ "$leftovers" != '[]' ]; then
   say 'An interrupted deployment left containers behind; this one removes or replaces them:'
   awk -F '\t' 'NR == FNR { split($0, w, " "); if (w[1] == "left") wanted[w[2]] = 1; next }
     { split($1, path, "\037"); if (path[1] in wanted && path[2] == "name") print "  " substr($3, 2) }' parts flat
 fi
-rm -f flat parts inspect.err
+rm -f flat parts looks inspect.err
 
 # Which releases lie here, which of them passed their gate, and how large the last backup was.
 rows=
