@@ -189,6 +189,24 @@ def test_torn_last_line(host, client):
     client.closed()  # told to whoever still follows
 
 
+def test_a_history_that_cannot_be_read_stays(host, client):
+    """Killed between the history's line and the journal's; then the tool that reads the history dies as well."""
+    client.run(deployment())
+    host.await_free_lock()
+    history = (host.state / "history.jsonl").read_text()
+    journal = host.state / "deployments/1/journal.jsonl"
+    lines = journal.read_text().splitlines(keepends=True)
+    assert '"closed"' in lines[-1]
+    journal.write_text("".join(lines[:-1]))
+    host.tool("grep", 'case $1 in -v) exit 137 ;; esac\nexec /usr/bin/grep "$@"')
+    assert host.connect().recover()[0] == "error"
+    host.await_free_lock()
+    assert (host.state / "history.jsonl").read_text() == history
+    (host.bin / "grep").unlink()
+    assert host.connect().recover() == ("recovered", "1 committed")
+    assert [line["outcome"] for line in host.history()] == ["committed"]
+
+
 def test_a_closed_that_was_not_told(host, client):
     """Killed between the journal's last line and the log's: whoever follows gets it all the same, once."""
     client.run(deployment())

@@ -149,6 +149,17 @@ def test_a_dead_wrapper_is_a_failure(host, client):
     eventually(lambda: gone(timeout), "the end of what it watched over", 2)
 
 
+def test_an_undo_begins_alone(host, client):
+    """What a step started in a process group of its own is gone before the undo, not only at the end."""
+    client.open()
+    client.send(deployment(step(
+        "02-forks", 'timeout 60 sleep 60 & echo $! >"$ORCH_OPT/child"; exit 1',
+        'n=0; while [ -e "/proc/$(cat "$ORCH_OPT/child")/exe" ] && [ $n -lt 40 ]; do n=$((n + 1)); sleep 0.05; done\n'
+        '[ $n -lt 40 ] || touch "$ORCH_OPT/alive"; rm "$ORCH_OPT/child"', CHANGES=1)))
+    assert client.closed()["outcome"] == "undone"
+    assert not (host.opt / "child").exists() and not (host.opt / "alive").exists()
+
+
 def test_background_child_is_ended_with_the_deployment(host, client):
     client.run(deployment(step("02-leaves", 'setsid sleep 300 >/dev/null 2>&1 & echo $! >"$ORCH_OPT/child"', "")))
     host.await_free_lock()

@@ -71,9 +71,9 @@ save_logs() {
   # Two containers of one service within a second.
   while [ -e "$logs_file" ]; do logs_file=${logs_file%.log}+.log; done
   if [ "${3:-}" = -f ]; then
-    timeout 900 docker logs -f --timestamps --tail 200000 "$2" >"$logs_file" 2>&1
+    timeout --foreground 900 docker logs -f --timestamps --tail 200000 "$2" >"$logs_file" 2>&1
   else
-    timeout 60 docker logs --timestamps --tail 200000 "$2" >"$logs_file" 2>&1
+    timeout --foreground 60 docker logs --timestamps --tail 200000 "$2" >"$logs_file" 2>&1
   fi
 }
 
@@ -106,7 +106,7 @@ pg_names() {
 # that goes away again), and sets DB_NAME, DB_USER where they are empty, and pg_tool (pg_dump's version).
 pg_ready() {
   # shellcheck disable=SC2016 # expanded inside the container
-  pg_env=$(timeout "$2" docker exec "$1" sh -c 'until pg_isready -q -h 127.0.0.1 -p "${PGPORT:-5432}"; do sleep 0.2 || sleep 1; done
+  pg_env=$(timeout --foreground "$2" docker exec "$1" sh -c 'until pg_isready -q -h 127.0.0.1 -p "${PGPORT:-5432}"; do sleep 0.2 || sleep 1; done
 u=${POSTGRES_USER:-postgres}
 printf "%s\n%s\n" "${POSTGRES_DB:-$u}" "$u"
 pg_dump --version') || return 1

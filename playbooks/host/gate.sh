@@ -178,7 +178,7 @@ gate_start() {
   if [ "$gate_kind" = exec ]; then
     eval "set -- $gate_command"
     if [ "$gate_asker" = sh ]; then
-      exec timeout "$gate_left" docker exec -i "$gate_id" sh -c "$(cat "$ORCH_BUNDLE/probe.sh")" probe exec 0.3 "$@"
+      exec timeout --foreground "$gate_left" docker exec -i "$gate_id" sh -c "$(cat "$ORCH_BUNDLE/probe.sh")" probe exec 0.3 "$@"
     fi
     while gate_output=$(docker exec "$gate_id" "$@" 2>&1) && gate_rc=0 || gate_rc=$?; do
       printf '%s %s\n' "$gate_rc" "$(printf '%s' "$gate_output" | tr '\n' ' ')"
@@ -187,11 +187,11 @@ gate_start() {
   fi
   case $gate_asker in
   sh)
-    exec timeout "$gate_left" docker exec -i "$gate_id" sh -c "$(cat "$ORCH_BUNDLE/probe.sh")" probe http 0.2 "$URL" \
+    exec timeout --foreground "$gate_left" docker exec -i "$gate_id" sh -c "$(cat "$ORCH_BUNDLE/probe.sh")" probe http 0.2 "$URL" \
       "$(cat "$ORCH_BUNDLE/probe.py")" "$(cat "$ORCH_BUNDLE/probe.js")"
     ;;
-  python3) exec timeout "$gate_left" docker exec -i "$gate_id" python3 -c "$(cat "$ORCH_BUNDLE/probe.py")" 0.2 "$URL" ;;
-  node) exec timeout "$gate_left" docker exec -i "$gate_id" node -e "$(cat "$ORCH_BUNDLE/probe.js")" 0.2 "$URL" ;;
+  python3) exec timeout --foreground "$gate_left" docker exec -i "$gate_id" python3 -c "$(cat "$ORCH_BUNDLE/probe.py")" 0.2 "$URL" ;;
+  node) exec timeout --foreground "$gate_left" docker exec -i "$gate_id" node -e "$(cat "$ORCH_BUNDLE/probe.js")" 0.2 "$URL" ;;
   esac
 }
 

@@ -31,13 +31,16 @@ json_string() {
   esac
 }
 
-# stdin becomes FILE: temporary name, fsync, rename, fsync of the directory. On a full disk the old FILE stays.
+# FILE [COMMAND…]: what the command prints, else stdin, becomes FILE: temporary name, fsync, rename, fsync of the directory. On a full
+# disk, and when the command fails, the old FILE stays. At the end of a pipe nobody would hear of a producer that died half-way.
 write_atomically() {
-  case $1 in */*) _directory=${1%/*} ;; *) _directory=. ;; esac
-  if cat >"$1.new.$$" && sync "$1.new.$$" && mv -f "$1.new.$$" "$1"; then
-    sync "$_directory"
+  _file=$1
+  shift
+  [ $# -gt 0 ] || set -- cat
+  if "$@" >"$_file.new.$$" && sync "$_file.new.$$" && mv -f "$_file.new.$$" "$_file"; then
+    case $_file in */*) sync "${_file%/*}" ;; *) sync . ;; esac
   else
-    rm -f "$1.new.$$"
+    rm -f "$_file.new.$$"
     return 1
   fi
 }

@@ -82,7 +82,7 @@ cut_torn() {
     "{"*"}
 .") ;;
     *)
-      sed '$d' "$1" | write_atomically "$1"
+      write_atomically "$1" sed '$d' "$1"
       cut_torn "$1"
       ;;
   esac
@@ -493,6 +493,7 @@ undo_all() {
   tell
   cause=$1
   docker_deadline=$((up_ms + 120000))
+  kill_leftovers # of a step that was killed; they would write on beside the undo
   remove_containers
   _undone=" $(sed -n 's/^{"event":"undone",.*"step":"\([^"]*\)","status":0,.*/\1/p' journal.jsonl | tr '\n' ' ')"
   outcome=unchanged
@@ -559,12 +560,18 @@ facts_object() {
     }'
 }
 
+# LINE: the history with it in the place of the line that N had.
+replace_receipt() {
+  grep -v "\"number\":$N,\"opened\":" "$_history" || [ $? = 1 ] || return 1
+  printf '%s\n' "$1"
+}
+
 # LINE: the receipt of deployment N. One line per number: one that was stuck is replaced.
 write_history() {
   _history=$ORCH_STATE/history.jsonl
   [ ! -e "$_history" ] || cut_torn "$_history"
   if [ -e "$_history" ] && grep -q "\"number\":$N,\"opened\":" "$_history"; then
-    { grep -v "\"number\":$N,\"opened\":" "$_history" || :; printf '%s\n' "$1"; } | write_atomically "$_history"
+    write_atomically "$_history" replace_receipt "$1"
   else
     printf '%s\n' "$1" >>"$_history" && sync "$_history"
   fi

@@ -13,10 +13,13 @@ SERVICES='' SIGNAL='' GRACE=30
 eval "set -- $SERVICES"
 
 # The old release's own policies, for the undo: a stopped container mustn't come back by itself before the schema is settled.
-all_containers | of_services "$@" | awk '$3 == "running" { print $1, $2 }' | while read -r id service; do
+containers=$(all_containers)
+printf '%s\n' "$containers" | of_services "$@" | awk '$3 == "running" { print $1, $2 }' >running
+while read -r id service; do
   policy=$(docker inspect -f '{{.HostConfig.RestartPolicy.Name}}:{{.HostConfig.RestartPolicy.MaximumRetryCount}}' "$id")
   printf '%s %s %s\n' "$id" "$service" "${policy%:0}"
-done | write_atomically "$ORCH_STEP/before"
+done <running >policies
+write_atomically "$ORCH_STEP/before" <policies
 : | write_atomically "$ORCH_DEPLOYMENT/drained"
 ids=$(awk '{ print $1 }' "$ORCH_STEP/before")
 if [ -z "$ids" ]; then
@@ -28,6 +31,8 @@ docker update --restart=no $ids >/dev/null
 # shellcheck disable=SC2086 # ids
 docker stop ${SIGNAL:+--signal "$SIGNAL"} --time "$GRACE" $ids >/dev/null
 while read -r id service policy; do
-  printf '%s %s\n' "$service" "$(to_ms "$(docker inspect -f '{{.State.FinishedAt}}' "$id")")"
-done <"$ORCH_STEP/before" | write_atomically "$ORCH_DEPLOYMENT/stopped"
+  finished=$(docker inspect -f '{{.State.FinishedAt}}' "$id")
+  printf '%s %s\n' "$service" "$(to_ms "$finished")"
+done <"$ORCH_STEP/before" >stopped
+write_atomically "$ORCH_DEPLOYMENT/stopped" <stopped
 fact stopped_at_ms "$(awk 'NR == 1 || $2 < ms { ms = $2 } END { print ms }' "$ORCH_DEPLOYMENT/stopped")"

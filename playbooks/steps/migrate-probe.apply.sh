@@ -29,7 +29,7 @@ image=$(cat "$ORCH_DEPLOYMENT"/[0-9]*/facts 2>/dev/null | awk -v key="\"image.$S
   sed -n '$p' | LC_ALL=C awk -f "$ORCH_BUNDLE/json.awk" | awk -F '\t' '$1 == "id" { print $3 }')
 [ -n "$image" ] || image=$REFERENCE
 # shellcheck disable=SC2086 # -w and its value, or nothing
-history=$(timeout 120 docker run --rm --log-driver none --network none --label "orchestrate.project=$ORCH_PROJECT" --label "orchestrate.deployment=$ORCH_N" \
+history=$(timeout --foreground 120 docker run --rm --log-driver none --network none --label "orchestrate.project=$ORCH_PROJECT" --label "orchestrate.deployment=$ORCH_N" \
   --read-only --tmpfs /tmp ${DIRECTORY:+-w "$DIRECTORY"} "$image" alembic history </dev/null) || {
   say 'the image does not tell its migrations without a database: what is pending is unknown'
   exit 0

@@ -38,7 +38,7 @@ if [ -n "$SERVER" ]; then
   export DOCKER_CONFIG="$credentials"
   [ -f password ] || die 'The password for the registry did not arrive.'
   status=0
-  timeout -k 5 "$silence" docker login --username "$USERNAME" --password-stdin "$SERVER" <password >login.out 2>&1 || status=$?
+  timeout --foreground -k 5 "$silence" docker login --username "$USERNAME" --password-stdin "$SERVER" <password >login.out 2>&1 || status=$?
   rm -f password
   if [ "$status" -ne 0 ]; then
     grep -v -e '^WARNING' -e '^Configure a credential helper' -e '^https://docs' -e '^$' login.out >&2 || : # nothing left to show

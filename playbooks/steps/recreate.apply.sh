@@ -21,7 +21,8 @@ stop_children() { for child in $children; do kill "$child" 2>/dev/null || :; don
 trap stop_children EXIT
 trap 'exit 143' TERM INT HUP
 
-all_containers | of_services "$@" | write_atomically "$ORCH_STEP/before"
+containers=$(all_containers)
+printf '%s\n' "$containers" | of_services "$@" | write_atomically "$ORCH_STEP/before"
 old=$(awk '{ print $1 }' "$ORCH_STEP/before")
 # Before anything stops: the logs of what goes, up to their end.
 while read -r id service _; do
@@ -71,7 +72,8 @@ compose -f "$config" up --no-start --no-deps --no-build --pull never --timeout "
 kill "$events" 2>/dev/null || : # its end ends the watcher, which first does what has been announced
 wait "$watcher"
 
-containers=$(all_containers | of_services "$@")
+containers=$(all_containers)
+containers=$(printf '%s\n' "$containers" | of_services "$@")
 for id in $(printf '%s\n' "$containers" | awk '$3 == "created" { print $1 }'); do
   grep -q "^$id " "$ORCH_STEP/policies" || tame "$id"
 done

@@ -19,7 +19,8 @@ if [ ! -f "$ORCH_STEP/before" ]; then
   exit 0
 fi
 
-all_containers | of_services "$@" >"$ORCH_STEP/now"
+all_containers >"$ORCH_STEP/all"
+of_services "$@" <"$ORCH_STEP/all" >"$ORCH_STEP/now"
 new=$(awk 'FILENAME == ARGV[1] { old[$1] = 1; next } !($1 in old) { print $1 }' "$ORCH_STEP/before" "$ORCH_STEP/now")
 
 # Did any new container ever run? Settled once, before the first of them goes: the schema's undo depends on it.
