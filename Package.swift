@@ -53,6 +53,7 @@ let embedded = [
   "steps/env.undo.sh",
   "steps/health.apply.sh",
   "steps/migrate-probe.apply.sh",
+  "steps/schema-probe.apply.sh",
   "steps/migrate.apply.sh",
   "steps/migrate.undo.sh",
   "steps/preflight.apply.sh",

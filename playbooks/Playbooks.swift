@@ -54,6 +54,7 @@ public enum Playbooks {
     EmbeddedFile(path: "steps/release.undo.sh", bytes: PackageResources.release_undo_sh),
     EmbeddedFile(path: "steps/run.apply.sh", bytes: PackageResources.run_apply_sh),
     EmbeddedFile(path: "steps/run.undo.sh", bytes: PackageResources.run_undo_sh),
+    EmbeddedFile(path: "steps/schema-probe.apply.sh", bytes: PackageResources.schema_probe_apply_sh),
     EmbeddedFile(path: "steps/seal.apply.sh", bytes: PackageResources.seal_apply_sh),
     EmbeddedFile(path: "steps/seal.undo.sh", bytes: PackageResources.seal_undo_sh),
     EmbeddedFile(path: "switch.sh", bytes: PackageResources.switch_sh),

@@ -51,8 +51,8 @@ extension DeploymentRun {
   }
 
   /// The steps behind the plan, with the draining that the schema policy asks for before the backup.
-  private func appendChanging(_ steps: [StepSpec], to assembly: inout StepAssembly) throws {
-    var drained = false
+  private func appendChanging(_ steps: [StepSpec], to assembly: inout StepAssembly, draining: Bool = true) throws {
+    var drained = !draining
     let drain = steps.lazy.compactMap { self.catalog.drain($0) }.first
     for spec in steps {
       if let drain, !drained, spec.kind == .backup || spec.kind == .migrate {
@@ -160,13 +160,23 @@ extension DeploymentRun {
 
     var first = StepAssembly(first: 1, catalog: catalog)
     for spec in steps where spec.kind.phase == .prepare { try first.append(spec, context: preparation.context) }
+    for spec in steps {
+      guard let probe = catalog.schemaProbe(spec) else { continue }
+      try first.append(
+        name: spec.name + Preparation.probeSuffix, kind: "schema.probe", probe, context: preparation.context)
+    }
     guard try await carryOut(first, seal: false) else { return }
     let plan = try preparation.plan(steps: steps, catalog: catalog)
     emit(.planned(plan))
     try refuse(problems: plan.problems)
     guard try await accepted(plan) else { return try await end(reason: "not accepted") }
+    // Whoever said yes to the plan has accepted what it loses; a plan that loses nothing accepts nothing.
+    preparation.context.options.acceptDataLoss = plan.losesData
     var second = StepAssembly(first: first.batch.following, catalog: catalog)
-    try appendChanging(steps.filter { $0.kind.phase > .prepare }, to: &second)
+    // With the schema where it should be there is nothing to keep writes from, and nothing to restore.
+    let stays = preparation.context.schemaStays
+    let changing = steps.filter { $0.kind.phase > .prepare && !(stays && $0.kind == .backup) }
+    try appendChanging(changing, to: &second, draining: !stays)
     _ = try await carryOut(second, seal: true)
   }
 

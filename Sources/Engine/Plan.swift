@@ -12,6 +12,9 @@ public struct Plan: Sendable, Equatable, Codable {
   /// Nothing to do. What would only be tidied up afterwards doesn't count.
   public var isEmpty: Bool { steps.allSatisfy { $0.changes.isEmpty || $0.kind == "prune" } }
 
+  /// Data may be lost by carrying it out.
+  public var losesData: Bool { steps.contains { $0.changes.contains(where: \.losesData) } }
+
   public init(environment: String, app: String, from: String?, to: String, steps: [StepPlan] = []) {
     self.environment = environment
     self.app = app

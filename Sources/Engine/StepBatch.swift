@@ -22,6 +22,7 @@ public struct StepBatch: Sendable {
       ("KIND", payload.script.isEmpty ? kind : payload.script), ("NAME", name), ("TIMEOUT", "\(seconds)"),
       ("SIDE", payload.side.rawValue), ("CHANGES", payload.changes ? "1" : "0"),
       ("UNDO", payload.hasUndo && !after ? "1" : "0"), ("AFTER", after ? "1" : "0"),
+      ("SECRETS", payload.secrets.joined(separator: " ")),
     ])
     archive.add(file: "\(directory)/meta", Array(meta.utf8))
     archive.add(file: "\(directory)/params", Array(shellAssignments(payload.parameters).utf8))

@@ -9,6 +9,8 @@ public struct StepCatalog: Sendable {
   public var drain: @Sendable (StepSpec) -> (any StepKind)?
   /// Internal, before the plan: asks the new image which migrations are pending; nil: the step can't tell.
   public var probe: @Sendable (StepSpec) -> (any StepKind)?
+  /// Internal, before the plan of a rollback: asks the database where the schema is; nil: it stays there anyway.
+  public var schemaProbe: @Sendable (StepSpec) -> (any StepKind)?
   /// Faults that forbid the deployment and warnings that don't, found in facts and configuration.
   public var inspect: @Sendable (StepContext) -> (problems: [String], warnings: [String])
   /// Names of env values that Compose read differently from what was written.
@@ -17,6 +19,7 @@ public struct StepCatalog: Sendable {
   public init(
     kind: @escaping @Sendable (StepSpec) -> any StepKind, seal: any StepKind,
     drain: @escaping @Sendable (StepSpec) -> (any StepKind)?, probe: @escaping @Sendable (StepSpec) -> (any StepKind)?,
+    schemaProbe: @escaping @Sendable (StepSpec) -> (any StepKind)? = { _ in nil },
     inspect: @escaping @Sendable (StepContext) -> (problems: [String], warnings: [String]),
     misread: @escaping @Sendable (StepContext, ComposeConfig) -> [String]
   ) {
@@ -24,6 +27,7 @@ public struct StepCatalog: Sendable {
     self.seal = seal
     self.drain = drain
     self.probe = probe
+    self.schemaProbe = schemaProbe
     self.inspect = inspect
     self.misread = misread
   }

@@ -49,10 +49,13 @@ public struct StepPayload: Sendable, Equatable {
   public var hasUndo: Bool
   public var parameters: [(name: String, value: String)]
   public var files: [File]
+  /// Names of files in the step's directory, sent or made there, that hold secrets: the host removes them when the deployment is closed and no
+  /// undo can want them any more.
+  public var secrets: [String]
 
   public init(
     script: String, side: Side = .host, timeout: Duration, changes: Bool = false, hasUndo: Bool = false,
-    parameters: [(name: String, value: String)] = [], files: [File] = []
+    parameters: [(name: String, value: String)] = [], files: [File] = [], secrets: [String] = []
   ) {
     self.script = script
     self.side = side
@@ -61,12 +64,13 @@ public struct StepPayload: Sendable, Equatable {
     self.hasUndo = hasUndo
     self.parameters = parameters
     self.files = files
+    self.secrets = secrets
   }
 
   public static func == (left: StepPayload, right: StepPayload) -> Bool {
     left.script == right.script && left.side == right.side && left.timeout == right.timeout
       && left.changes == right.changes
-      && left.hasUndo == right.hasUndo && left.files == right.files
+      && left.hasUndo == right.hasUndo && left.files == right.files && left.secrets == right.secrets
       && left.parameters.elementsEqual(right.parameters, by: { $0 == $1 })
   }
 }
@@ -122,6 +126,9 @@ public struct StepContext: Sendable {
     reported = [:]
     projectFiles = [:]
   }
+
+  /// Rollback: the database's schema is where the older release wants it; false as long as nobody has asked.
+  public var schemaStays: Bool { reported.values.contains { $0["schema_stays"]?.boolValue == true } }
 }
 
 public struct DeployOptions: Sendable, Equatable {

@@ -44,7 +44,7 @@ public struct EnvStep: StepKind {
     return StepPayload(
       script: "env", timeout: .seconds(60), hasUndo: true,
       parameters: [("COMPOSE_DIR", composeDirectory(context.inventory)), ("COMPOSE_FILE", context.inventory.compose)],
-      files: files)
+      files: files, secrets: ["env", "generated", "config.json"])
   }
 }
 

@@ -19,7 +19,7 @@ public struct MigrateStep: StepKind {
   }
 
   private func planRollback(_ context: StepContext) -> [Change] {
-    guard !settings.up.isEmpty else { return [] }
+    guard !settings.up.isEmpty, !context.schemaStays else { return [] }
     switch settings.rollback {
     case .compatible: return []
     case .down:
@@ -74,6 +74,26 @@ public struct MigrateStep: StepKind {
       word.split(separator: "${revision}", omittingEmptySubsequences: false).map { shellQuoted(String($0)) }
         .joined(separator: #""$revision""#)
     }.joined(separator: " ")
+  }
+}
+
+/// Internal: finds out, before the plan of a rollback, whether the schema is where the older release wants it. Facts: `schema_here`, `schema_there`,
+/// `schema_stays`.
+public struct SchemaProbeStep: StepKind {
+  public var settings: MigrateSettings
+
+  /// Nil: by this policy a rollback leaves the schema alone anyway.
+  public init?(settings: MigrateSettings) {
+    guard settings.rollback != .compatible, !settings.up.isEmpty else { return nil }
+    self.settings = settings
+  }
+
+  public func plan(_ context: StepContext) -> [Change] { [] }
+
+  public func payload(_ context: StepContext) -> StepPayload {
+    StepPayload(
+      script: "schema-probe", timeout: .seconds(150),
+      parameters: MigrateStep(settings: settings).payload(context).parameters)
   }
 }
 

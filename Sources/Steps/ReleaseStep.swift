@@ -75,7 +75,7 @@ public struct ReleaseStep: StepKind {
     return StepPayload(
       script: "release", timeout: .seconds(60), hasUndo: true,
       parameters: [("COPY_OF", String(target.number)), ("COMPOSE_DIR", composeDirectory(context.inventory))],
-      files: files)
+      files: files, secrets: ["effective.json"])
   }
 }
 

@@ -24,7 +24,7 @@ public struct SealStep: StepKind {
         StepPayload.File("images.yml", bytes: Array(imagesFile(effective.images).utf8)),
         StepPayload.File("release.json", bytes: try release(context, effective).json()),
         StepPayload.File("mounts", bytes: Array(mounts.utf8)),
-      ])
+      ], secrets: ["effective.json"])
   }
 
   func release(_ context: StepContext, _ effective: EffectiveConfig) -> Release {

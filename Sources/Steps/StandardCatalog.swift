@@ -18,6 +18,10 @@ extension StepCatalog {
         guard case .migrate(let settings) = spec.settings else { return nil }
         return MigrateProbeStep(settings: settings)
       },
+      schemaProbe: { spec in
+        guard case .migrate(let settings) = spec.settings else { return nil }
+        return SchemaProbeStep(settings: settings)
+      },
       inspect: { context in
         for case .preflight(let settings) in playbook.steps.map(\.settings) {
           return PreflightStep(settings: settings).preflightProblems(context)

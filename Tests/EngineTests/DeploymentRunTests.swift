@@ -43,7 +43,9 @@ enum Fixtures {
   struct Kind: StepKind {
     var spec: StepSpec?
     var changes: [Change] = []
-    func plan(_ context: StepContext) throws -> [Change] { changes }
+    func plan(_ context: StepContext) throws -> [Change] {
+      changes.filter { !($0.losesData && context.schemaStays) }
+    }
     func payload(_ context: StepContext) throws -> StepPayload {
       let kind = spec?.kind
       var side = StepPayload.Side.host
@@ -52,7 +54,8 @@ enum Fixtures {
       return StepPayload(
         script: kind?.rawValue ?? "seal", side: side, timeout: .seconds(60),
         changes: kind == .recreate || kind == .migrate,
-        hasUndo: kind == .recreate)
+        hasUndo: kind == .recreate,
+        parameters: kind == .migrate ? [("ACCEPT_DATA_LOSS", context.options.acceptDataLoss ? "1" : "0")] : [])
     }
   }
 
@@ -61,6 +64,17 @@ enum Fixtures {
       kind: { Kind(spec: $0, changes: $0.kind == .recreate ? changes : []) }, seal: Kind(), drain: { _ in nil },
       probe: { _ in nil },
       inspect: { _ in (problems, []) }, misread: { _, _ in [] })
+  }
+
+  /// Its migrate step loses data unless the schema stays, and asks before.
+  static var rollbackCatalog: StepCatalog {
+    var catalog = catalog()
+    catalog.kind = {
+      Kind(spec: $0, changes: $0.kind == .migrate ? [Change(.run, "schema back", losesData: true)] : [])
+    }
+    catalog.drain = { $0.kind == .migrate ? Kind() : nil }
+    catalog.schemaProbe = { $0.kind == .migrate ? Kind() : nil }
+    return catalog
   }
 
   static func request(_ kind: DeploymentRequest.Kind = .deploy(version: "v1.1.0"), steps: String = standard) throws
@@ -77,10 +91,10 @@ enum Fixtures {
   static let standard = "preflight release env pull backup recreate health commit prune"
   static let digest: @Sendable ([UInt8]) -> String = { _ in String(repeating: "0", count: 64) }
 
-  static func release(_ number: Int, _ version: String, previous: Int) throws -> String {
+  static func release(_ number: Int, _ version: String, previous: Int, playbook: String = standard) throws -> String {
     String(
       decoding: try Release(
-        number: number, version: version, previous: previous, created: "2026-11-01T00:00:00Z", playbook: standard
+        number: number, version: version, previous: previous, created: "2026-11-01T00:00:00Z", playbook: playbook
       ).json(),
       as: UTF8.self)
   }
@@ -290,6 +304,57 @@ enum Fixtures {
     #expect(summary.from == "v1.4.0")
     let started = events.names { if case .stepStarted(_, let step) = $0 { step } else { nil } }
     #expect(started == ["preflight", "release", "recreate", "health"])
+  }
+
+  /// By the policy `down`: where the probe finds the schema, and which steps run then. The scripted plan loses data unless the schema stays.
+  @Test(arguments: [
+    (true, "preflight release migrate-down-probe migrate-down recreate health", 0),
+    (false, "preflight release migrate-down-probe", 1),
+  ])
+  func aRollbackAsksForDataLossOnlyIfThereIsSomethingToLose(stays: Bool, expected: String, status: Int32)
+    async throws
+  {
+    let host = try await hostAfterAMigration(), events = Events()
+    await host.set {
+      $0.reports["migrate-down-probe"] = ["schema_stays": "\(stays)"]
+    }
+    let request = try Fixtures.request(
+      .rollback(to: nil), steps: "preflight release backup migrate recreate health commit")
+    let summary = try await deploy(host, request: request, catalog: Fixtures.rollbackCatalog, events: events)
+    #expect(summary.exitStatus == status)
+    let started = events.names { if case .stepStarted(_, let step) = $0 { step } else { nil } }
+    #expect(started.joined(separator: " ") == expected)
+  }
+
+  /// A person's yes to the plan is what the host's own check is told of.
+  @Test func aYesToALosingPlanReachesTheHost() async throws {
+    let host = try await hostAfterAMigration(), events = Events()
+    var request = try Fixtures.request(
+      .rollback(to: nil), steps: "preflight release backup migrate recreate health commit")
+    request.isInteractive = true
+    let summary = try await deploy(
+      host, request: request, catalog: Fixtures.rollbackCatalog, answer: "yes", events: events)
+    #expect(summary.exitStatus == 0)
+    #expect(await host.parameters["migrate-down"]?.contains("ACCEPT_DATA_LOSS='1'") == true)
+    let started = events.names { if case .stepStarted(_, let step) = $0 { step } else { nil } }
+    #expect(
+      started == [
+        "preflight", "release", "migrate-down-probe", "drain", "backup", "migrate-down", "recreate", "health",
+      ]
+    )
+  }
+
+  /// v1.4.0 runs, whose policy is `down`; before it v1.1.0 did.
+  private func hostAfterAMigration() async throws -> ScriptedHost {
+    let host = ScriptedHost()
+    let current = try Fixtures.release(
+      6, "v1.4.0", previous: 3, playbook: "preflight release backup migrate-down recreate health commit")
+    let target = try Fixtures.release(3, "v1.1.0", previous: 1)
+    await host.set {
+      $0.files["/opt/market-bot/current/release.json"] = current
+      $0.files["/opt/market-bot/releases/3/release.json"] = target
+    }
+    return host
   }
 
   @Test func aSecondRollbackInARowIsNotTakenForGranted() async throws {

@@ -32,6 +32,8 @@ actor ScriptedHost {
 
   private(set) var log = ""
   private(set) var messages: [String] = []
+  /// Step name → its file `params`.
+  private(set) var parameters: [String: String] = [:]
   private(set) var aborts: [String] = []
   private(set) var connections = 0
   private var nonce = ""
@@ -81,7 +83,7 @@ actor ScriptedHost {
       advance()
     case "steps" where closed: channel.reply("refused", "Deployment 7 is not open.")
     case "steps":
-      queue += Self.steps(inTar: body)
+      queue += steps(inTar: body)
       channel.reply("ok", "")
       advance()
     case "seal":
@@ -184,12 +186,16 @@ actor ScriptedHost {
     for subscriber in subscribers { subscriber.push(.output(Array(text.utf8))) }
   }
 
-  private static func steps(inTar tar: [UInt8]) -> [Step] {
+  private func steps(inTar tar: [UInt8]) -> [Step] {
     var steps: [Step] = []
     var offset = 0
     while offset + 512 <= tar.count, tar[offset] != 0 {
       let name = String(decoding: tar[offset..<offset + 100].prefix { $0 != 0 }, as: UTF8.self)
       let size = Int(String(decoding: tar[offset + 124..<offset + 135], as: UTF8.self), radix: 8)!
+      if name.hasSuffix("/params") {
+        parameters[StepBatch.name(of: String(name.dropLast(7)))] = String(
+          decoding: tar[offset + 512..<offset + 512 + size], as: UTF8.self)
+      }
       if name.hasSuffix("/meta") {
         let text = String(decoding: tar[offset + 512..<offset + 512 + size], as: UTF8.self)
         func value(_ key: String) -> String {

@@ -116,6 +116,10 @@ private func parameters(_ payload: StepPayload) -> [String: String] {
     settings.rollback = policy
     #expect(MigrateStep(settings: settings).plan(context()).contains(where: \.losesData) == loses)
     #expect((DrainStep(for: settings) != nil) == loses)
+    #expect((SchemaProbeStep(settings: settings) != nil) == loses)
+    var stays = context()
+    stays.reported["migrate-probe"] = ["schema_stays": .bool(true)]
+    #expect(MigrateStep(settings: settings).plan(stays).isEmpty)
     #expect(parameters(MigrateStep(settings: settings).payload(context()))["TARGET"] == "5")
   }
 

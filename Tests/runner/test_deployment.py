@@ -204,6 +204,38 @@ def test_health_after_the_undo(host, client, check, healthy):
     assert (closed["outcome"], closed["healthy"]) == ("undone", healthy)
 
 
+CANARY = "canary-6f1b-secret"
+KEEPS_SECRETS = dict(SECRETS="env made", files={"env": f"TOKEN={CANARY}\n", "other": "kept\n"})
+
+
+def holding(host):
+    """Files of the state directory that hold the canary."""
+    return sorted(str(path.relative_to(host.state)) for path in host.state.rglob("*") if path.is_file() and CANARY in path.read_text())
+
+
+@pytest.mark.parametrize("ending, outcome", [("", "committed"), ("exit 1", "undone")])
+def test_no_secret_of_a_step_outlives_the_deployment(host, client, ending, outcome):
+    steps = deployment(
+        step("01-release", RELEASE + "; grep -q TOKEN= env; cp env made", NO_RELEASE, **KEEPS_SECRETS),
+        step("02-change", ending, "", CHANGES=1))
+    assert client.run(steps)["outcome"] == outcome
+    host.await_free_lock()
+    assert holding(host) == []
+    assert (host.state / "deployments/1/01-release/other").read_text() == "kept\n"
+
+
+def test_an_undo_that_is_tried_again_still_has_its_secrets(host, client):
+    undo = '[ -e "$ORCH_OPT/mended" ] && grep -q canary env'
+    steps = deployment(step("01-release", RELEASE, undo, **KEEPS_SECRETS), step("02-change", "exit 1", "", CHANGES=1))
+    assert client.run(steps)["outcome"] == "stuck"
+    assert holding(host) == ["deployments/1/01-release/env"]
+    host.await_free_lock()
+    (host.opt / "mended").write_text("")
+    assert host.connect().run(deployment())["outcome"] == "committed"
+    assert host.history()[0]["outcome"] == "undone"
+    assert holding(host) == []
+
+
 UNWELL = '{"gate":"health","service":"bot","healthy":false,"at_ms":null,"answer":"{\\"healthy\\":true}","reason":"503"}'
 OTHER = UNWELL.replace("bot", "web")
 

@@ -87,6 +87,14 @@ def test_not_met(shell, tmp_path, document, expectation, reason):
     result = judge(shell, tmp_path, document, expectation)
     assert result.returncode != 0
     assert reason in result.stdout
+    unmet = (tmp_path / "unmet").read_text()
+    path, operator, want = expectation.split("\t")
+    if reason:
+        field, expected = unmet.rstrip("\n").split("\t")
+        assert field == path.replace(SEP, ".")
+        assert expected == ("" if operator in ("string", "number", "bool", "null") else operator.replace("_", " ") + " ") + want
+    else:
+        assert unmet == ""
 
 
 def test_every_expectation_counts(shell, tmp_path):

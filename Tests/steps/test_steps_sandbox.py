@@ -229,7 +229,14 @@ def test_a_version_that_never_gets_healthy(bot):
     assert 'last answer: 503 {"status": "unhealthy"' in result.output
     assert "last entry of its health log: " in result.output
     assert "last lines of bot:\n{" in result.output
-    assert project.facts(number, "08-health")["failure"]["reason"].startswith("bot answered with status 503")
+    failure = project.facts(number, "08-health")["failure"]
+    assert failure["reason"].startswith("bot answered with status 503") and set(failure) == {"service", "reason", "status"}
+    # What the application answered stands in the log, and in no fact: those stay in the history.
+    strange = bot.gate(number, STATUS="503", EXPECT="status\tstring\tstrange", WITHIN_MS=1000)
+    assert "status is unhealthy, not strange" in strange.output and '"version"' in strange.output
+    failure = project.facts(number, "08-health")["failure"]
+    assert failure == {
+        "service": "bot", "reason": "bot: status, expected: strange (waited 1.0 s)", "status": 503, "field": "status", "expected": "strange"}
     good(project.undo(number, "07-recreate", "recreate"))
     assert bot.version() == "v1.1.0"
     check = project.droplet.run(f"{project.environment(number)} sh {project.bundle}/check.sh")
@@ -501,15 +508,24 @@ def test_a_rollback_goes_down_by_the_policy_of_the_release_that_is_left(bot):
     project.previous = str(number)
     try:
         back = bot.deployment("v1.1.0")
-        good(project.apply(back, "06-migrate", "migrate", MIGRATE | dict(TARGET="1", POLICY="down")))
+        refused = project.apply(back, "06-migrate", "migrate", MIGRATE | dict(TARGET="1", POLICY="down"))
+        assert refused.returncode == 1 and "--accept-data-loss" in refused.output and bot.revision() == up
+        good(project.apply(back, "06-migrate", "migrate", MIGRATE | dict(TARGET="1", POLICY="down", ACCEPT_DATA_LOSS="1")))
         assert bot.revision() == "0002"
         # The rollback fails at its gate: up again. And then for good.
         for _ in range(2):
             good(project.undo(back, "06-migrate", "migrate"))
         assert bot.revision() == up
         back = bot.deployment("v1.1.0")
-        good(project.apply(back, "06-migrate", "migrate", MIGRATE | dict(TARGET="1", POLICY="down")))
+        good(project.apply(back, "05-schema-probe", "schema-probe", MIGRATE | dict(TARGET="1", POLICY="down")))
+        assert project.facts(back, "05-schema-probe") == dict(schema_here=up, schema_there="0002", schema_stays=False)
+        good(project.apply(back, "06-migrate", "migrate", MIGRATE | dict(TARGET="1", POLICY="down", ACCEPT_DATA_LOSS="1")))
         assert bot.revision() == "0002"
+        # Nothing to bring back any more: no flag is asked for.
+        good(project.apply(back, "05-schema-probe", "schema-probe", MIGRATE | dict(TARGET="1", POLICY="down")))
+        assert project.facts(back, "05-schema-probe")["schema_stays"] is True
+        good(project.apply(back, "06-migrate", "migrate", MIGRATE | dict(TARGET="1", POLICY="down")))
+        assert project.facts(back, "06-migrate")["schema"] == "unchanged, at 0002"
     finally:
         project.previous = "1"
 
@@ -564,3 +580,8 @@ def test_failed_migration_compatible(bot):
     assert bot.revision() == "0003"
     assert bot.project.facts(number, "06-migrate")["schema"] == "stays at 0003 (before: 0002); v1.1.0 runs on it"
     assert bot.version() == "v1.1.0"
+    # A rollback afterwards tells where the schema is, not where the running release had left it.
+    back = bot.deployment("v1.1.0")
+    good(bot.project.apply(back, "06-migrate", "migrate", MIGRATE | dict(TARGET="1")))
+    assert bot.project.facts(back, "06-migrate")["schema"] == "stays at 0003, which the older version runs on"
+    assert bot.droplet.run(f"cat {bot.project.opt}/releases/{back}/schema").text == "0003\n"

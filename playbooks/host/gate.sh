@@ -6,12 +6,13 @@
 # shellcheck shell=sh
 
 # gate RELEASE MODE: asks until the service has answered well for STABLE_MS, or WITHIN_MS are over. MODE `look`: the first good
-# answer is enough. Returns 0 or 1, and sets first_ok_ms (epoch), answers, last_answer, container, failure (why not, one line).
+# answer is enough. Returns 0 or 1, and sets first_ok_ms (epoch), answers, last_answer, container, failure (why not, one line; failure_public: the same
+# without what the application said, which may be a secret; failure_unmet: field TAB expected, where an expectation wasn't met).
 gate() {
   gate_mode=$2
   gate_release=$ORCH_OPT/releases/$1/effective.json
   gate_tmp=$(mktemp -d "${TMPDIR:-/tmp}/gate.XXXXXX")
-  first_ok_ms='' answers=0 last_answer='' failure='' container=''
+  first_ok_ms='' answers=0 last_answer='' failure='' failure_public='' failure_unmet='' container=''
   gate_look_ms=$STABLE_MS
   [ "$gate_mode" = gate ] || gate_look_ms=0
   printf '%s\n' "$EXPECT" >"$gate_tmp/expect"
@@ -19,7 +20,8 @@ gate() {
   # shellcheck disable=SC2154 # set by clock
   gate_deadline=$((up_ms + WITHIN_MS))
   gate_end=$((gate_deadline + gate_look_ms))
-  gate_restarts=0 gate_ok_since='' gate_before='' gate_verdict='' gate_bad='' gate_asker=sh
+  gate_restarts=0 gate_ok_since='' gate_before='' gate_verdict='' gate_bad='' gate_bad_unmet='' gate_asker=sh
+  gate_tab=$(printf '\t')
   while [ -z "$gate_verdict" ]; do
     gate_examine || break
     [ -z "$gate_verdict" ] || break
@@ -29,10 +31,12 @@ gate() {
   [ "$gate_verdict" = healthy ]
 }
 
-# gate_fail TEXT: the verdict.
+# gate_fail TEXT [PUBLIC]: the verdict.
 gate_fail() {
   gate_verdict=unhealthy
   failure=$1
+  # shellcheck disable=SC2034 # for the health step
+  failure_public=${2-$1}
 }
 
 gate_late() {
@@ -223,12 +227,16 @@ gate_judge() {
     case $gate_code in 2??) ;; *) gate_reason="$SERVICE answered with status $gate_code" ;; esac
   fi
   [ "$gate_code" != 000 ] || gate_reason="$SERVICE doesn't answer"
-  if [ -z "$gate_reason" ] && [ -n "$EXPECT" ]; then
-    gate_reason=$(printf '%s' "${gate_line#* }" | gate_expect) || gate_reason="$SERVICE: ${gate_reason:-its answer is not JSON}"
+  gate_public=$gate_reason gate_unmet=''
+  if [ -z "$gate_reason" ] && [ -n "$EXPECT" ] && ! gate_reason=$(printf '%s' "${gate_line#* }" | gate_expect); then
+    gate_reason="$SERVICE: ${gate_reason:-its answer is not JSON}"
+    first_line "$gate_tmp/unmet"
+    gate_unmet=$REPLY gate_public=$gate_reason
+    [ -z "$REPLY" ] || gate_public="$SERVICE: ${REPLY%%"$gate_tab"*}, expected: ${REPLY#*"$gate_tab"}"
   fi
   clock
   if [ -n "$gate_reason" ]; then
-    gate_bad=$gate_reason
+    gate_bad=$gate_reason gate_bad_public=$gate_public gate_bad_unmet=$gate_unmet
     if [ -n "$gate_ok_since" ]; then
       say "$gate_reason, after it had answered well for $(gate_seconds $((up_ms - gate_ok_since)))"
       [ "$up_ms" -lt "$gate_deadline" ] || gate_timeout
@@ -251,8 +259,11 @@ gate_confirm() {
 }
 
 gate_timeout() {
-  [ -n "$gate_bad" ] || gate_bad="$SERVICE doesn't answer"
-  gate_fail "$gate_bad (waited $(gate_seconds "$WITHIN_MS"))"
+  [ -n "$gate_bad" ] || gate_bad="$SERVICE doesn't answer" gate_bad_public="$SERVICE doesn't answer"
+  # shellcheck disable=SC2034 # for the health step
+  failure_unmet=$gate_bad_unmet
+  gate_waited="(waited $(gate_seconds "$WITHIN_MS"))"
+  gate_fail "$gate_bad $gate_waited" "$gate_bad_public $gate_waited"
 }
 
 # No check to ask: it has to run without a restart for STABLE_MS.
@@ -271,29 +282,32 @@ gate_running() {
   done
 }
 
-# stdin: a JSON document. Says which expectation isn't met, and fails.
+# stdin: a JSON document. Says which expectation isn't met, and fails; what was expected, without what was found, stands in gate_tmp/unmet.
 gate_expect() {
+  : >"$gate_tmp/unmet"
   LC_ALL=C awk -f "$ORCH_BUNDLE/json.awk" >"$gate_tmp/flat" || return 1
-  awk -F '\t' '
+  awk -F '\t' -v unmet="$gate_tmp/unmet" '
+    function no(text, words) { print text; print name "\t" words want >unmet; exit 1 }
     FNR == NR { type[$1] = $2; value[$1] = $3; next }
     $1 == "" { next }
     {
       path = $1; op = $2; want = $3; name = path; gsub("\037", ".", name); shown = name " is " value[path]
-      if (!(path in type)) { print name " is missing"; exit 1 }
+      words = op ~ /^(string|number|bool|null)$/ ? "" : op " "; sub("_", " ", words)
+      if (!(path in type)) no(name " is missing", words)
       t = type[path]; v = value[path]
       if (t == "object" || t == "array") shown = name " is an " t
-      if (op == "string") { if (t != "string" || (v "") != (want "")) { print shown ", not " want; exit 1 } }
-      else if (op == "bool") { if (t != "bool" || v != want) { print shown ", not " want; exit 1 } }
-      else if (op == "null") { if (t != "null") { print shown ", not null"; exit 1 } }
-      else if (op == "not") { if ((v "") == (want "")) { print shown; exit 1 } }
+      if (op == "string") { if (t != "string" || (v "") != (want "")) no(shown ", not " want, words) }
+      else if (op == "bool") { if (t != "bool" || v != want) no(shown ", not " want, words) }
+      else if (op == "null") { if (t != "null") no(shown ", not null", words) }
+      else if (op == "not") { if ((v "") == (want "")) no(shown, words) }
       else {
-        if (t != "number") { print shown ", not a number"; exit 1 }
-        v += 0; want += 0
-        if (op == "number" && v != want) { print shown ", not " $3; exit 1 }
-        if (op == "below" && !(v < want)) { print shown ", not below " $3; exit 1 }
-        if (op == "above" && !(v > want)) { print shown ", not above " $3; exit 1 }
-        if (op == "at_least" && !(v >= want)) { print shown ", less than " $3; exit 1 }
-        if (op == "at_most" && !(v <= want)) { print shown ", more than " $3; exit 1 }
+        if (t != "number") no(shown ", not a number", words)
+        v += 0; bound = want + 0
+        if (op == "number" && v != bound) no(shown ", not " want, words)
+        if (op == "below" && !(v < bound)) no(shown ", not below " want, words)
+        if (op == "above" && !(v > bound)) no(shown ", not above " want, words)
+        if (op == "at_least" && !(v >= bound)) no(shown ", less than " want, words)
+        if (op == "at_most" && !(v <= bound)) no(shown ", more than " want, words)
       }
     }' "$gate_tmp/flat" "$gate_tmp/expect"
 }

@@ -129,7 +129,7 @@ current_release() {
 
 # STEP: its meta, over the defaults.
 load_meta() {
-  KIND='' NAME='' TIMEOUT=60 UNDO_TIMEOUT='' SIDE=host CHANGES=0 UNDO=0 AFTER=0
+  KIND='' NAME='' TIMEOUT=60 UNDO_TIMEOUT='' SIDE=host CHANGES=0 UNDO=0 AFTER=0 SECRETS=''
   # shellcheck source=/dev/null
   . "./$1/meta"
   : "$KIND $NAME $UNDO $AFTER" # for the client and for attach
@@ -587,6 +587,17 @@ kill_leftovers() {
   done
 }
 
+# Files of the steps that held secrets for them: no undo wants them any more. Before the journal is closed, since nobody comes back afterwards.
+forget_secrets() {
+  set --
+  for _step in [0-9][0-9]-*/; do
+    [ -e "$_step/meta" ] || continue
+    load_meta "${_step%/}"
+    for _file in $SECRETS; do set -- "$@" "$_step$_file"; done
+  done
+  [ $# = 0 ] || rm -f -- "$@"
+}
+
 # OUTCOME HEALTHY: history, journal, tidying, and only then is anybody told. `before`: unhealthy, as it was before the deployment.
 close() {
   stop_ticker
@@ -595,6 +606,7 @@ close() {
   [ "$2" != before ] || _health='false,"unhealthy_before":true'
   event_line closed "\"outcome\":\"$1\",\"healthy\":$_health,\"recovery\":$recovery"
   _closed=$line
+  [ "$1" = stuck ] || forget_secrets
   first_line holder.json
   write_history "${REPLY%\}},\"previous\":${ORCH_PREVIOUS:-null},\"closed\":$((_epoch + up_ms)),\"outcome\":\"$1\",\"healthy\":$_health,\"cause\":\"$cause\",\"facts\":{$(facts_object)}}"
   printf '%s\n' "$_closed" >>journal.jsonl

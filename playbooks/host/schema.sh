@@ -82,6 +82,16 @@ SQL
   printf '%s\n' "$revision_text" | awk 'NF { print $1; exit }'
 }
 
+# rollback_revisions: sets here to the revision that the schema is at, as the database itself has it (a failed deployment may have left it beyond what
+# the running release has on record), and there to that of release TARGET, or to the same if none is on record. Fails if the database can't tell.
+rollback_revisions() {
+  here=$(read_revision "$ORCH_PREVIOUS") || return 1
+  there=$(cat "$ORCH_OPT/releases/$TARGET/schema" 2>/dev/null) || there=$here
+}
+
+# schema_stays: whether a rollback has nothing to bring back. Where nothing names a revision nobody can tell: then only a compatible schema stays.
+schema_stays() { [ "$here" = "$there" ] && { [ "$POLICY" = compatible ] || [ -n "$here$REVISION" ]; }; }
+
 # run_down RELEASE TO: the down command of that release's image.
 run_down() {
   # shellcheck disable=SC2034 # what the quoted words of DOWN refer to

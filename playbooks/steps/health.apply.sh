@@ -21,7 +21,12 @@ keep_gate() {
 . "$ORCH_STEP/params"
 if ! gate "$ORCH_N" gate; then
   gate_report
-  fact failure "{\"service\":$(json_string "$SERVICE"),\"reason\":$(json_string "$failure"),\"answer\":$(json_string "$(printf '%.2048s' "$last_answer")")}"
+  # A fact stays in the history for good: what was asked, never what the application said, which may be a secret. That stands in the log.
+  members=
+  case ${last_answer%% *} in '' | *[!0-9]*) ;; *) members=",\"status\":${last_answer%% *}" ;; esac
+  [ -z "$failure_unmet" ] ||
+    members="$members,\"field\":$(json_string "${failure_unmet%%"$gate_tab"*}"),\"expected\":$(json_string "${failure_unmet#*"$gate_tab"}")"
+  fact failure "{\"service\":$(json_string "$SERVICE"),\"reason\":$(json_string "$failure_public")$members}"
   die "$report"
 fi
 say "$SERVICE is healthy: $last_answer"

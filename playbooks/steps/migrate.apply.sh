@@ -17,17 +17,27 @@ TARGET='' ACCEPT_DATA_LOSS=0 HEAD=''
 
 if [ -n "$TARGET" ]; then
   left=$ORCH_OPT/releases/$ORCH_PREVIOUS
-  here=$(cat "$left/schema" 2>/dev/null) || here=''
-  there=$(cat "$ORCH_OPT/releases/$TARGET/schema" 2>/dev/null) || there=$here
-  if [ ! -f "$left/migrate" ] || [ "$here" = "$there" ]; then
-    [ ! -f "$left/schema" ] || printf '%s\n' "$here" | write_atomically "$ORCH_RELEASE/schema"
-    tell_schema "unchanged${here:+, at $here}"
+  if [ ! -f "$left/migrate" ]; then
+    say 'the running release has no migrations'
     exit 0
   fi
   accept=$ACCEPT_DATA_LOSS
   # shellcheck source=/dev/null
   . "$left/migrate"
+  if ! rollback_revisions; then
+    [ "$POLICY" = compatible ] || die "The schema's revision can't be read. Nothing was changed."
+    here=$(cat "$left/schema" 2>/dev/null) || here=''
+    there=$here
+    say "the database does not tell the schema's revision; the last one on record is taken for it"
+  fi
+  if schema_stays; then
+    printf '%s\n' "$here" | write_atomically "$ORCH_RELEASE/schema"
+    tell_schema "unchanged${here:+, at $here}"
+    exit 0
+  fi
   printf '%s\n' "$here" | write_atomically "$ORCH_STEP/before"
+  [ "$POLICY" = compatible ] || [ "$accept" = 1 ] ||
+    die "Bringing the schema from $(or_base "$here") back to $(or_base "$there") can lose data (policy $POLICY): --accept-data-loss does it. Nothing was changed."
   case $POLICY in
   compatible)
     printf '%s\n' "$here" | write_atomically "$ORCH_RELEASE/schema"
@@ -43,8 +53,6 @@ if [ -n "$TARGET" ]; then
     tell_schema "back at $(or_base "$now")"
     ;;
   restore)
-    [ "$accept" = 1 ] ||
-      die 'The running release changed the schema with the policy restore: going back would lose every write since its deployment. --accept-data-loss does it. Nothing was changed.'
     dump=''
     for file in "$ORCH_OPT/backups/"*"-d$ORCH_PREVIOUS.dump"; do [ ! -f "$file" ] || dump=$file; done
     [ -n "$dump" ] || die "There is no restore point of deployment $ORCH_PREVIOUS. Nothing was changed."
