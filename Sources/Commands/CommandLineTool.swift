@@ -31,7 +31,8 @@ public enum CommandLineTool {
       }
       return 0
     } catch let error as ConfigurationError {
-      context.narrate(text(of: error.diagnostics, style: context.errorStyle, source: sourceLines))
+      context.narrate(
+        text(of: error.diagnostics, style: context.errorStyle) { sourceLines($0, below: error.root) })
       return ExitStatus.configuration.rawValue
     } catch let error as OrchestrateError {
       context.narrate(text(of: error, style: context.errorStyle))
@@ -52,8 +53,8 @@ public enum CommandLineTool {
 }
 
 /// The lines of one of the user's files, for the excerpt below a diagnostic.
-@Sendable private func sourceLines(_ path: String) -> [String]? {
-  guard let bytes = try? FileSource.disk.read(path) else { return nil }
+private func sourceLines(_ path: String, below root: String?) -> [String]? {
+  guard let bytes = try? FileSource.disk.read(root.map { "\($0)/\(path)" } ?? path) else { return nil }
   return String(decoding: bytes, as: UTF8.self).split(omittingEmptySubsequences: false, whereSeparator: \.isNewline)
     .map(String.init)
 }

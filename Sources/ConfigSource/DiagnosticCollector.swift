@@ -7,7 +7,10 @@ public final class DiagnosticCollector {
   private var found: [Diagnostic] = []
   private var fileOrder: [String] = []
 
-  public init() {}
+  private let root: String?
+
+  /// - Parameter root: the folder that the files' names are relative to.
+  public init(root: String? = nil) { self.root = root }
 
   /// Files are reported in the order in which they were announced.
   public func announce(file: String) {
@@ -47,6 +50,6 @@ public final class DiagnosticCollector {
 
   /// Throws `ConfigurationError` with everything that was found, if there is an error among it.
   public func throwIfErrors() throws {
-    if hasErrors { throw ConfigurationError(diagnostics) }
+    if hasErrors { throw ConfigurationError(diagnostics, root: root) }
   }
 }

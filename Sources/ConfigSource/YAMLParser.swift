@@ -34,7 +34,8 @@ public enum YAMLParser {
           let changed = rename(name, at: place, in: text, serial: renamed.count)
         else {
           diagnostics.error(
-            at: source.location(line: place.line, column: place.column), "the same key stands twice in this mapping")
+            at: source.location(line: place.line, column: place.column), "the same key stands twice in this mapping",
+            help: "remove one of the two")
           return nil
         }
         renamed[place] = name
@@ -118,7 +119,9 @@ private struct Conversion {
     let location = source.location(line: node.mark?.line ?? 1, column: node.mark?.column ?? 1)
     nodes += 1
     guard nodes <= YAMLParser.nodeLimit, depth <= 64 else {
-      diagnostics.error(at: location, "the file is too deeply nested or its aliases make it too big")
+      diagnostics.error(
+        at: location, "the file is too deeply nested or its aliases make it too big",
+        help: "write it flatter, without aliases")
       return nil
     }
     switch node {
@@ -261,6 +264,8 @@ extension YAMLParser {
       return ("a second document (`---`) begins here", "one file holds one document")
     case "found unexpected end of stream", "found unexpected document indicator":
       return ("a quote is opened here and never closed", "close it")
+    case let problem where problem.hasPrefix("Maximum nesting level reached"):
+      return ("the file is too deeply nested", "is a bracket above not closed?")
     default:
       return (context.map { "\($0): \(problem)" } ?? problem, nil)
     }

@@ -35,6 +35,11 @@ public struct Diagnostic: Sendable, Equatable, Codable {
 /// All the faults that were found in the user's files, thrown at once. Exit status 78.
 public struct ConfigurationError: Error, Sendable, Equatable {
   public var diagnostics: [Diagnostic]
+  /// The folder that the files' names are relative to; nil: the working directory.
+  public var root: String?
 
-  public init(_ diagnostics: [Diagnostic]) { self.diagnostics = diagnostics }
+  public init(_ diagnostics: [Diagnostic], root: String? = nil) {
+    self.diagnostics = diagnostics
+    self.root = root
+  }
 }

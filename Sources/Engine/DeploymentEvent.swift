@@ -164,6 +164,9 @@ public struct DeploymentSummary: Sendable, Equatable, Codable {
   /// From the old container's stop to the new one's first healthy answer, in milliseconds; nil: nothing was stopped, or
   /// not measured.
   public var downtimeMilliseconds: Int?
+  /// From the verdict (the gate's, or the failure of another step) to the first healthy answer of the version that was there before, in milliseconds;
+  /// nil: nothing was undone, or it never went away.
+  public var rollbackMilliseconds: Int?
   /// Name of the backup that this deployment took.
   public var restorePoint: String?
   public var steps: [StepTiming]
@@ -204,6 +207,7 @@ public struct DeploymentSummary: Sendable, Equatable, Codable {
     case exitStatus = "exit_status"
     case unhealthyBefore = "unhealthy_before"
     case downtimeMilliseconds = "downtime_ms"
+    case rollbackMilliseconds = "rollback_ms"
     case restorePoint = "restore_point"
     case roundTrips = "round_trips"
   }

@@ -114,6 +114,7 @@ public actor DeploymentRun {
     // The channel, the command on it, and what is true now; then the lock.
     roundTrips += 3
     try await look(attachment)
+    try preparation.requireDocker(catalog)
     if case .rollback(let version) = request.kind { try await chooseTarget(version) }
     try stopIfInterrupted()
     roundTrips += 1

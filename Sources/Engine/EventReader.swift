@@ -20,6 +20,8 @@ struct EventReader {
   /// The step that runs.
   private(set) var step: String?
   private var facts: [String: JSONValue] = [:]
+  /// When the host decided to undo, in milliseconds since 1970.
+  private var decided: Int?
 
   /// The state that the schema is in, in the words of the last migration or undo that told (lib `tell_schema`).
   var schema: String? { facts["schema"]?.stringValue }
@@ -71,6 +73,7 @@ struct EventReader {
     case "undoing":
       let text = event.members["text"]?.stringValue ?? ""
       undoText = text
+      decided = event.members["t"]?.intValue
       step = nil
       return [.undoing(host: host, reason: event.members["reason"]?.stringValue ?? "", text: text)]
     case "undone":
@@ -110,6 +113,15 @@ struct EventReader {
     }
   }
 
+  /// From the verdict to the old version's first good answer, by the host's clock. A gate says when it gave its verdict (what it reports about it
+  /// comes later); any other failure is decided when the undo begins.
+  private var rollbackMilliseconds: Int? {
+    guard outcome == .undone, let answered = facts["undone_healthy_ms"]?.intValue,
+      let verdict = facts["verdict_ms"]?.intValue ?? decided
+    else { return nil }
+    return max(0, answered - verdict)
+  }
+
   /// What the facts and timings say; the problem is the caller's.
   func fill(_ summary: inout DeploymentSummary) {
     summary.outcome = outcome
@@ -117,6 +129,7 @@ struct EventReader {
     if unhealthyBefore { summary.unhealthyBefore = true }
     summary.steps = timings
     summary.downtimeMilliseconds = facts["gap_ms"]?.intValue
+    summary.rollbackMilliseconds = rollbackMilliseconds
     summary.restorePoint = facts["backup"]?["file"]?.stringValue
   }
 

@@ -129,6 +129,11 @@ public struct HostReport: Sendable {
       status.services = seen.keys.sorted().map { seen[$0]!.0 }
       return
     }
+    if facts["docker_server"].isEmpty, !facts["docker_error"].isEmpty {
+      status.state = .unhealthy
+      status.reason = "Docker on the host can't be used: \(facts["docker_error"])"
+      return
+    }
     let probes = HealthDocument.Probe.all(in: gates)
     var faults: [(isApp: Bool, text: String, since: String?)] = []
     for name in Set(release!.services).union(seen.keys).sorted() {

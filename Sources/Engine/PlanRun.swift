@@ -47,6 +47,7 @@ public struct PlanRun: Sendable {
   private func plan(version: String, _ attachment: Attachment) async throws -> Plan {
     var preparation = Preparation(request: request, host: host, version: version, sha256: sha256)
     preparation.take(try await Preparation.hostState(attachment, paths: preparation.paths, host: host))
+    try preparation.requireDocker(catalog)
     try preparation.resolveEnv(client)
     emit(.secrets(preparation.secrets))
     let steps = request.playbook.steps.filter { !request.options.skip.contains($0.name) }

@@ -56,6 +56,20 @@ struct Preparation: Sendable {
     generatedEnv = state.generated
   }
 
+  /// Without Docker nothing can be done on a host, nor undone: told before anything begins, with whatever else is wrong by then.
+  func requireDocker(_ catalog: StepCatalog) throws {
+    let facts = context.facts
+    guard !facts.values.isEmpty, facts["docker_server"].isEmpty || facts["compose"].isEmpty,
+      request.playbook.steps.contains(where: { $0.kind != .run })
+    else { return }
+    let problems = catalog.inspect(context).problems
+    guard let first = problems.first else { return }
+    throw OrchestrateError(
+      .failed, first, host: host, step: "preflight",
+      cause: problems.count == 1 ? nil : problems.dropFirst().joined(separator: "\n"), state: "nothing was changed",
+      remedy: "mend it on the host, then: orchestrate doctor \(request.inventory.environment)")
+  }
+
   mutating func resolveEnv(_ client: any DeploymentClient) throws {
     let resolved = try client.resolveEnv(host: hostEnv, generated: generatedEnv, current: context.current)
     context.env = resolved?.values

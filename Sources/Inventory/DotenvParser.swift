@@ -61,6 +61,9 @@ struct DotenvParser {
   private let knowsGenerate: Bool
   /// The entry that is being read.
   private var entryName = ""
+  /// How many `${` are open: each is a call deeper, for the parser and for all who walk its result.
+  private var depth = 0
+  private static let depthLimit = 16
   /// In data, unlike in a template, what looks like a name may be a piece of a password: messages don't repeat it.
   private var hidesValues: Bool { !knowsGenerate }
   private var index = 0
@@ -248,7 +251,7 @@ struct DotenvParser {
         advance()
       }
     }
-    diagnostics.error(at: opening, "this quote is never closed")
+    diagnostics.error(at: opening, "this quote is never closed", help: "a double quote inside is written \\\"")
     return nil
   }
 
@@ -289,6 +292,14 @@ struct DotenvParser {
       advance()
     } else if current == "{" {
       advance()
+      depth += 1
+      defer { depth -= 1 }
+      guard depth <= Self.depthLimit else {
+        diagnostics.error(
+          at: location, "more than \(Self.depthLimit) `${` inside one another",
+          help: "give the inner ones names of their own")
+        return false
+      }
       guard let part = braced(at: location) else { return false }
       builder.append(part)
     } else if let scalar = current, Self.beginsName(scalar) {

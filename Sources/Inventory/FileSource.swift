@@ -4,6 +4,12 @@
   import Foundation
 #endif
 
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Darwin)
+  import Darwin
+#endif
+
 /// Read access to the user's files: the disk, or a dictionary in tests. Paths are absolute, with `/`.
 public struct FileSource: Sendable {
   public enum Kind: Sendable { case file, folder }
@@ -31,8 +37,15 @@ public struct FileSource: Sendable {
       guard FileManager.default.fileExists(atPath: path, isDirectory: &isFolder) else { return nil }
       return isFolder ? .folder : .file
     },
-    read: { [UInt8](try Data(contentsOf: URL(filePath: $0))) },
+    read: { path in
+      var status = stat()
+      guard stat(path, &status) == 0, status.st_mode & S_IFMT == S_IFREG else { throw NotARegularFile() }
+      return [UInt8](try Data(contentsOf: URL(filePath: path)))
+    },
     list: { try FileManager.default.contentsOfDirectory(atPath: $0).sorted() })
+
+  /// A folder, or what would keep its reader waiting: a pipe, a device.
+  private struct NotARegularFile: Error {}
 
   /// Files in memory, by absolute path; folders are there because something lies in them. A path that ends in `/` is
   /// an empty folder.

@@ -96,7 +96,7 @@ struct InventoryReader {
     guard !Names.isProject(name) else { return name }
     top.error(
       key, "`\(name)` isn't a name that Compose accepts: a-z, 0-9 and -, beginning with a letter or digit, at most 63",
-      help: Names.projectName(from: name).map { "write \($0)" })
+      help: Names.projectName(from: name).map { "write \($0)" } ?? "like market-bot")
     return nil
   }
 
@@ -150,7 +150,9 @@ struct InventoryReader {
     } else if let colon = address.lastIndex(of: ":"), Names.isAddress(String(address[..<colon])) {
       help = "write address: \(address[..<colon]) and port: \(address[address.index(after: colon)...])"
     }
-    reader.error("address", "`\(address)` is neither an IP address nor a host name", help: help)
+    reader.error(
+      "address", "`\(address)` is neither an IP address nor a host name",
+      help: help ?? "like 203.0.113.10 or bot.example.com")
     return nil
   }
 

@@ -84,8 +84,8 @@ enum Paths {
     var depth = 0
     for part in path.split(separator: "/") where part != "." {
       depth += part == ".." ? -1 : 1
-      if depth < 0 { return "the path leads out of the project folder" }
+      if depth < 0 { return "the path leads out of the project folder; expected one inside" }
     }
-    return depth == 0 ? "the path is the project folder itself" : nil
+    return depth == 0 ? "the path is the project folder itself; expected one inside" : nil
   }
 }

@@ -89,8 +89,8 @@ public struct ProjectLoader: Sendable {
   public func inventory(environment: String?) throws -> (
     project: Project, inventory: Inventory, warnings: [Diagnostic]
   ) {
-    let diagnostics = DiagnosticCollector()
     let project = try project()
+    let diagnostics = DiagnosticCollector(root: project.root)
     let name = try chosen(environment, of: project, diagnostics)
     let inventory = self.inventory(name, of: project, diagnostics).inventory
     try diagnostics.throwIfErrors()
@@ -109,8 +109,8 @@ public struct ProjectLoader: Sendable {
     environment: String?, playbook: String, builtin: [String: String], version: String? = nil,
     set: [String: String] = [:]
   ) throws -> LoadedProject {
-    let diagnostics = DiagnosticCollector()
     let project = try project()
+    let diagnostics = DiagnosticCollector(root: project.root)
     let name = try chosen(environment, of: project, diagnostics)
     let (inventory, varsAreComplete) = self.inventory(name, of: project, diagnostics)
     var interpolation = Interpolation(values: inventory?.vars ?? [:], diagnostics: diagnostics)
@@ -168,7 +168,8 @@ public struct ProjectLoader: Sendable {
       guard file.hasSuffix(".yml"), !file.hasPrefix(".") else { return nil }
       let name = String(file.dropLast(4))
       if let suffix, name.hasSuffix(suffix) { return nil }
-      return files.kind(Paths.join(folder, file)) == .file ? name : nil
+      // Also what can't be read, as a folder or a broken link: that is told, never passed over for a built-in one.
+      return name
     }.sorted()
   }
 
@@ -204,7 +205,7 @@ public struct ProjectLoader: Sendable {
 
   /// The one with `default: true`. An inventory that can't be read could be it, so its faults count here.
   private func defaultEnvironment(of project: Project) throws -> String {
-    let diagnostics = DiagnosticCollector()
+    let diagnostics = DiagnosticCollector(root: project.root)
     var marked: [(name: String, location: SourceLocation)] = []
     for name in project.environments {
       guard let source = source("inventories/\(name).yml", project, diagnostics),

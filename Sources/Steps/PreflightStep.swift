@@ -59,7 +59,7 @@ private func checkDocker(_ facts: HostFacts, _ findings: inout Findings) {
   if facts["docker_server"].isEmpty {
     if facts["docker_client"].isEmpty {
       findings.problems.append(
-        "Docker isn't installed on the host: `orchestrate bootstrap` installs it, or `apt-get install docker.io docker-compose`"
+        "Docker isn't installed on the host: as root, `apt-get install docker.io docker-compose`, and `adduser \(facts["user"]) docker`"
       )
     } else {
       let why = facts["docker_error"].isEmpty ? "the daemon doesn't answer" : facts["docker_error"]
@@ -70,16 +70,22 @@ private func checkDocker(_ facts: HostFacts, _ findings: inout Findings) {
   } else if !version(facts["docker_server"], isAtLeast: [24, 0]) {
     findings.problems.append("Docker \(facts["docker_server"]) on the host is too old: 24.0 or newer is needed")
   }
-  if facts["compose"].isEmpty {
+  if facts["docker_client"].isEmpty {
+    // There is nothing that could be asked for Compose.
+  } else if facts["compose"].isEmpty {
     findings.problems.append(
       "Docker Compose v2 isn't installed on the host (`docker compose version` fails): install the package docker-compose-plugin or docker-compose"
     )
   } else if !version(facts["compose"], isAtLeast: [2, 20]) {
     findings.problems.append("Docker Compose \(facts["compose"]) on the host is too old: 2.20 or newer is needed")
   }
+  checkRights(facts, &findings)
+}
+
+private func checkRights(_ facts: HostFacts, _ findings: inout Findings) {
   for (key, what) in [("state_dir", "/var/lib/orchestrate"), ("opt_dir", "/opt")] where facts[key] == "0" {
     findings.problems.append(
-      "\(what) on the host isn't writable for \(facts["user"]): run `orchestrate bootstrap`, or let the user use sudo without a password"
+      "\(what) on the host isn't writable for \(facts["user"]): let the user use sudo without a password, or make the directories as root"
     )
   }
   if facts["sudo"] == "0" {

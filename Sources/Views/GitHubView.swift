@@ -154,6 +154,9 @@ func markdown(of summary: DeploymentSummary) -> String {
   if let to = summary.to { out += "| to | \(cell(to)) |\n" }
   out += "| duration | \(durationText(summary.seconds)) |\n"
   if let downtime = summary.downtimeMilliseconds { out += "| downtime | \(downtime) ms |\n" }
+  if let rollback = summary.rollbackMilliseconds {
+    out += "| answers again | \(durationText(Double(rollback) / 1000)) after the verdict |\n"
+  }
   if let restorePoint = summary.restorePoint { out += "| restore point | \(cell(restorePoint)) |\n" }
   if let next = summary.next { out += "| next | \(cell(next)) |\n" }
   if let problem = summary.problem {

@@ -28,7 +28,7 @@ public func text(
   for diagnostic in diagnostics {
     let severity = diagnostic.severity == .error ? style.alarm("error:") : style.paint("warning:", "1;33")
     let place = diagnostic.location.map { style.bold("\($0):") + " " } ?? ""
-    out += "\(place)\(severity) \(style.bold(printable(diagnostic.message)))\n"
+    out += "\(place)\(severity) \(style.bold(printable(shortened(diagnostic.message))))\n"
     if let location = diagnostic.location, let lines = source(location.file), lines.indices.contains(location.line - 1)
     {
       out += excerpt(lines[location.line - 1], location, style)
@@ -43,7 +43,18 @@ public func text(
 private func excerpt(_ line: String, _ location: SourceLocation, _ style: Style) -> String {
   let number = String(location.line)
   let gutter = String(repeating: " ", count: number.count)
-  let before = String(String.UnicodeScalarView(line.unicodeScalars.prefix(location.column - 1)))
-  let caret = String(repeating: " ", count: columns(of: printable(before))) + style.green("^")
-  return "  \(style.dim("\(number) |")) \(printable(line))\n  \(style.dim("\(gutter) |")) \(caret)\n"
+  // Of a line longer than any screen, what stands around the place.
+  let scalars = line.unicodeScalars.dropFirst(max(0, location.column - 1 - 120)).prefix(240)
+  let skipped = line.unicodeScalars.distance(from: line.unicodeScalars.startIndex, to: scalars.startIndex)
+  let start = skipped > 0 ? "…" : "", end = scalars.endIndex < line.unicodeScalars.endIndex ? "…" : ""
+  let before = String(String.UnicodeScalarView(scalars.prefix(location.column - 1 - skipped)))
+  let caret = String(repeating: " ", count: columns(of: start + printable(before))) + style.green("^")
+  let shown = start + printable(String(String.UnicodeScalarView(scalars))) + end
+  return "  \(style.dim("\(number) |")) \(shown)\n  \(style.dim("\(gutter) |")) \(caret)\n"
+}
+
+/// A message may quote what the user wrote, however long that is.
+private func shortened(_ message: String) -> String {
+  let limit = 400
+  return message.count <= limit ? message : "\(message.prefix(limit / 2))…\(message.suffix(limit / 2))"
 }

@@ -1,8 +1,8 @@
 public import Engine
 import Diagnostics
 
-/// How a deployment ended, for a person: the outcome, then from, to, duration, downtime, restore point, what to do
-/// next. The problem isn't part of it: that goes to stderr.
+/// How a deployment ended, for a person: the outcome, then from, to, duration, downtime (or how soon the old version answered
+/// again), restore point, what to do next. The problem isn't part of it: that goes to stderr.
 public func text(
   of summary: DeploymentSummary, style: Style = Style(colour: false), timings: Bool = false
 ) -> String {
@@ -14,6 +14,9 @@ public func text(
   fields.append(("duration", durationText(summary.seconds)))
   if let downtime = summary.downtimeMilliseconds {
     fields.append(("downtime", downtime < 10_000 ? "\(downtime) ms" : durationText(Double(downtime) / 1000)))
+  }
+  if let rollback = summary.rollbackMilliseconds {
+    fields.append(("answers again", "\(durationText(Double(rollback) / 1000)) after the verdict"))
   }
   if let restorePoint = summary.restorePoint { fields.append(("restore point", printable(restorePoint))) }
   if timings {

@@ -164,6 +164,33 @@ enum Fixtures {
     #expect(summary.problem?.state?.hasSuffix("\(expected); schema: back at 0002") == true)
   }
 
+  @Test func withoutDockerNothingBegins() async throws {
+    let host = ScriptedHost()
+    await host.set { $0.facts = "user=deploy\ncurrent=\ndocker_client=26.1\ndocker_server=\ncompose=2.26\n" }
+    let catalog = Fixtures.catalog(problems: ["the daemon doesn't answer", "the disk is full"])
+    let summary = try await deploy(host, catalog: catalog)
+    #expect(summary.exitStatus == 1 && summary.number == nil)
+    #expect(summary.problem?.summary == "the daemon doesn't answer")
+    #expect(summary.problem?.cause == "the disk is full" && summary.problem?.state == "nothing was changed")
+    let messages = await host.messages
+    #expect(!messages.contains { $0.hasPrefix("open ") })
+  }
+
+  /// The old version's first good answer comes from the undo; the verdict from the gate, else from the event that begins the undo (at 5000).
+  @Test(arguments: [("health", "4200", 3300), ("recreate", nil, 2500)] as [(String, String?, Int)])
+  func fromTheVerdictToTheOldVersionsAnswer(step: String, verdict: String?, expected: Int) async throws {
+    let host = ScriptedHost()
+    await host.set {
+      $0.failing = [step: 1]
+      $0.reports["recreate"] = ["undone_healthy_ms": "7500"]
+      if let verdict { $0.reports["health"] = ["verdict_ms": verdict] }
+    }
+    #expect(try await deploy(host).rollbackMilliseconds == expected)
+    let unchanged = ScriptedHost()
+    await unchanged.set { $0.failing = ["pull": 1] }
+    #expect(try await deploy(unchanged).rollbackMilliseconds == nil)
+  }
+
   @Test func afterTheCommitNothingFailsTheDeployment() async throws {
     let host = ScriptedHost()
     await host.set { $0.failing = ["prune": 1] }

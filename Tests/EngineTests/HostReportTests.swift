@@ -37,6 +37,13 @@ import Testing
     #expect(try status(containers, gates: bad).state == .degraded)
   }
 
+  /// Its containers aren't missing: nobody can say.
+  @Test func withoutDockerNothingIsSaidOfContainers() throws {
+    let found = try status([], facts: "docker_server=\ndocker_error=Cannot connect to the Docker daemon\n")
+    #expect(found.state == .unhealthy)
+    #expect(found.reason == "Docker on the host can't be used: Cannot connect to the Docker daemon")
+  }
+
   @Test func whatWasLeftOpenIsSaid() throws {
     let open = try status([container("bot"), container("postgres")], facts: "open=7\nlocked=0\n")
     #expect(open.state == .degraded)

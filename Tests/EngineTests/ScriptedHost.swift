@@ -9,7 +9,7 @@ actor ScriptedHost {
   struct Step: Sendable { var directory: String, kind: String, side: String, changes: Bool, after: Bool }
 
   var files: [String: String] = [:]
-  var facts = "user=deploy\ncurrent=\n"
+  var facts = "user=deploy\ncurrent=\ndocker_server=26.1.5\ncompose=2.26.1\n"
   /// Step name → status that it ends with.
   var failing: [String: Int] = [:]
   /// Facts that a step reports: step name → members.
@@ -178,7 +178,7 @@ actor ScriptedHost {
   }
 
   private func event(_ name: String, _ members: String) {
-    output("\n\u{1}{\"event\":\"\(name)\",\"k\":\"\(nonce)\",\(members)}\n")
+    output("\n\u{1}{\"event\":\"\(name)\",\"k\":\"\(nonce)\",\"t\":5000,\(members)}\n")
   }
 
   private func output(_ text: String) {

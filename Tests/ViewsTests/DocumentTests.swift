@@ -239,6 +239,7 @@ private let documents: [any TextDocument] = [
     for document in documents { collect(jsonValue(of: document)) }
     var summary = DeploymentSummary.failedExample
     (summary.downtimeMilliseconds, summary.restorePoint, summary.roundTrips, summary.healthy) = (1, "x", 1, true)
+    summary.rollbackMilliseconds = 1
     summary.steps = [.init(host: "h", step: "s", seconds: 1, state: "done")]
     let events: [DeploymentEvent] = [
       .starting(.example), .connecting(host: "h", address: "a"), .reconnected(host: "h"),

@@ -141,6 +141,22 @@ import Testing
         """)
   }
 
+  @Test func undone() {
+    var summary = DeploymentSummary(
+      command: "deploy", environment: "prod", app: "bot", exitStatus: .rolledBack, seconds: 12)
+    (summary.outcome, summary.healthy, summary.from, summary.to) = (.undone, true, "v1.0.0", "v2")
+    summary.rollbackMilliseconds = 2340
+    #expect(
+      text(of: summary) == """
+        ↺ bot in prod: undone; v1.0.0 runs and is healthy
+          from           v1.0.0
+          to             v2
+          duration       12.0s
+          answers again  2.3s after the verdict
+
+        """)
+  }
+
   static let headlines: [(DeploymentOutcome?, Bool?, Diagnostics.ExitStatus, String?, String)] = [
     (.undone, true, .rolledBack, "v1.0.0", "↺ bot in prod: undone; v1.0.0 runs and is healthy"),
     (.undone, false, .rolledBack, "v1.0.0", "↺ bot in prod: undone; v1.0.0 runs; it is not healthy"),

@@ -494,7 +494,13 @@ undo_all() {
   cause=$1
   docker_deadline=$((up_ms + 120000))
   kill_leftovers # of a step that was killed; they would write on beside the undo
-  remove_containers
+  # Preflight only looks. Without Docker nothing comes behind it, and nobody should wait for Docker because of it.
+  for _step in $started; do
+    load_meta "$_step"
+    [ "$KIND" != preflight ] || continue
+    remove_containers
+    break
+  done
   _undone=" $(sed -n 's/^{"event":"undone",.*"step":"\([^"]*\)","status":0,.*/\1/p' journal.jsonl | tr '\n' ' ')"
   outcome=unchanged
   healthy=null

@@ -13,7 +13,7 @@ fail() {
 own() {
   [ -w "$1" ] || mkdir -p -m 0750 "$1" 2>/dev/null ||
     sudo -n install -d -m 0750 -o "$(id -un)" -g "$(id -gn)" "$1" 2>/dev/null ||
-    fail "No right to make $1: run orchestrate bootstrap, or as root: install -d -m 0750 -o $(id -un) $1"
+    fail "No right to make $1: as root: install -d -m 0750 -o $(id -un) $1"
 }
 own "$state"
 own "$state/$project"

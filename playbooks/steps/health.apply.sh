@@ -20,6 +20,7 @@ keep_gate() {
 # shellcheck source=/dev/null
 . "$ORCH_STEP/params"
 if ! gate "$ORCH_N" gate; then
+  fact verdict_ms "$(now_ms)"
   gate_report
   # A fact stays in the history for good: what was asked, never what the application said, which may be a secret. That stands in the log.
   members=

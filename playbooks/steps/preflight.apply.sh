@@ -35,8 +35,9 @@ template='{"id":{{json .ID}},"name":{{json .Name}},"service":{{json (index .Conf
 '"deployment":{{json (index .Config.Labels "orchestrate.deployment")}},"image":{{json .Image}},"status":{{json .State.Status}},'\
 '"health":{{if .State.Health}}{{json .State.Health.Status}}{{else}}"none"{{end}},"restarts":{{.RestartCount}},'\
 '"started_at":{{json .State.StartedAt}},"exit_code":{{.State.ExitCode}},"oom_killed":{{json .State.OOMKilled}}}'
+command -v docker >/dev/null || die "Docker isn't installed on this host."
 ids=$(docker ps -aq --no-trunc --filter "label=com.docker.compose.project=$ORCH_PROJECT") ||
-  die 'Docker does not answer (docker ps failed).'
+  die 'Docker does not answer (above): is its service up (systemctl status docker), and is this user in the group docker?'
 : >containers
 if [ -n "$ids" ]; then
   # A container may go between the two commands: the others count.
