@@ -4,6 +4,7 @@ internal import Diagnostics
 internal import Engine
 internal import Inventory
 internal import Steps
+internal import Synchronization
 internal import Views
 
 /// What deploy, rollback, run, backup and prune have in common: load, connect, run, render, exit.
@@ -36,11 +37,12 @@ struct DeploymentCommand: Sendable {
     request.isInteractive = context.isInteractive && global.format(context) != .json
     request.detach = write.detach
 
-    let connector = HostConnector(host, inventory: loaded.inventory, projectRoot: loaded.project.root, context: context)
-    let client = LiveDeploymentClient(
-      connector: connector, session: session, loaded: loaded, flags: flags, version: version ?? "")
     let screen = DeploymentScreen(global, context: context)
     let view = screen.view
+    let connector = HostConnector(
+      host, inventory: loaded.inventory, projectRoot: loaded.project.root, context: context, emit: { view.handle($0) })
+    let client = LiveDeploymentClient(
+      connector: connector, session: session, loaded: loaded, flags: flags, version: version ?? "")
     view.handle(
       .starting(
         DeploymentHeading(
@@ -52,9 +54,15 @@ struct DeploymentCommand: Sendable {
       sha256: { SHA256.hex($0) },
       emit: { view.handle($0) })
     let name = loaded.inventory.environment
-    let interrupts = Interrupts { kind, count in
-      if count > 1, kind == .interrupt { leaveNow(screen: screen, environment: name) }
-      Task { await run.interrupt(reason: reason(of: kind)) }
+    let policy = Mutex(InterruptPolicy())
+    let asks = request.isInteractive && context.standardErrorIsTerminal
+    let interrupts = Interrupts { kind in
+      switch policy.withLock({ $0.action(on: kind, canAsk: asks && hasForeground()) }) {
+      case .ask: Task { await run.askToStop(reason: reason(of: kind)) }
+      case .abort: Task { await run.interrupt(reason: reason(of: kind)) }
+      case .leave: leaveNow(screen: screen, environment: name)
+      case .nothing: break
+      }
     }
     let summary = await run.run()
     interrupts.end()
@@ -86,7 +94,7 @@ struct DeploymentCommand: Sendable {
   }
 }
 
-/// The second Ctrl-C: nothing is waited for; the host's lease does the rest.
+/// The second Ctrl-C or SIGTERM: nothing is waited for; the host's lease does the rest.
 private func leaveNow(screen: DeploymentScreen, environment: String) {
   screen.view.handle(
     .warning(host: nil, text: "left at once; the host undoes or finishes by itself: orchestrate attach \(environment)"))

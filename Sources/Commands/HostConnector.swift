@@ -26,8 +26,14 @@ actor HostConnector {
   private var configuration: SSHConfiguration?
   private var session: SSHSession?
   private(set) var timings: ConnectTimings?
+  private let emit: @Sendable (DeploymentEvent) -> Void
 
-  init(_ entry: HostEntry, inventory: Inventory, projectRoot: String, context: CommandContext) {
+  /// - Parameter emit: is told of the first connection; of later ones tells whoever lost the one before.
+  init(
+    _ entry: HostEntry, inventory: Inventory, projectRoot: String, context: CommandContext,
+    emit: @escaping @Sendable (DeploymentEvent) -> Void = { _ in }
+  ) {
+    self.emit = emit
     self.entry = entry
     self.inventory = inventory
     self.projectRoot = projectRoot
@@ -41,13 +47,17 @@ actor HostConnector {
     let configuration = try await resolved()
     let clock = ContinuousClock()
     let began = clock.now
+    let isFirst = timings == nil
+    if isFirst { emit(.connecting(host: entry.name, address: entry.address)) }
     do {
       let fresh = try await SSHSession.connect(configuration)
       session = fresh
       let measured = await fresh.timings
-      timings = ConnectTimings(
+      let made = ConnectTimings(
         total: (clock.now - began).seconds, tcp: measured.tcp.seconds, handshake: measured.keyExchange.seconds,
         authentication: measured.authentication.seconds)
+      timings = made
+      if isFirst { emit(.connected(host: entry.name, timings: made)) }
       return fresh
     } catch {
       throw Self.explain(error, host: entry, user: configuration.user)

@@ -7,7 +7,7 @@ internal import Synchronization
   internal import Darwin
 #endif
 
-/// SIGINT, SIGTERM and SIGHUP as calls: the first asks for an orderly end, a second SIGINT leaves at once (the lease does the rest).
+/// SIGINT, SIGTERM and SIGHUP as calls; what they mean says `InterruptPolicy`.
 ///
 /// While it lives, the default actions of the three signals are off. No work is done in a signal handler: a dispatch source carries them (signal-safety(7)).
 final class Interrupts: Sendable {
@@ -15,13 +15,12 @@ final class Interrupts: Sendable {
 
   private let sources: Mutex<[any DispatchSourceSignal]>
 
-  init(_ handler: @escaping @Sendable (Kind, _ count: Int) -> Void) {
-    let shared = SharedCount()
+  init(_ handler: @escaping @Sendable (Kind) -> Void) {
     var made: [any DispatchSourceSignal] = []
     for (number, kind) in [(SIGINT, Kind.interrupt), (SIGTERM, .terminate), (SIGHUP, .hangup)] {
       signal(number, SIG_IGN)
       let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
-      source.setEventHandler { handler(kind, shared.next()) }
+      source.setEventHandler { handler(kind) }
       source.resume()
       made.append(source)
     }
@@ -35,15 +34,5 @@ final class Interrupts: Sendable {
       sources.removeAll()
     }
     for number in [SIGINT, SIGTERM, SIGHUP] { signal(number, SIG_DFL) }
-  }
-}
-
-private final class SharedCount: Sendable {
-  private let value = Mutex(0)
-  func next() -> Int {
-    value.withLock {
-      $0 += 1
-      return $0
-    }
   }
 }

@@ -97,7 +97,7 @@ struct LockCommand: AsyncParsableCommand {
     let host = command.host.name, environment = command.inventory.environment
     guard isRunning else {
       // Nobody is left who could be asked: whoever takes the lock closes what is open.
-      let reply = try await attachment.request("recover \(SecureRandom.word(16).lowercased())", deadline: nil)
+      let reply = try await attachment.request("recover \(SecureRandom.word(16).lowercased())")
       if let fault = Self.fault(ofRecovery: reply, host: host, environment: environment) { throw fault }
       return
     }

@@ -1,4 +1,5 @@
 internal import Diagnostics
+internal import Synchronization
 
 #if canImport(Glibc)
   internal import Glibc
@@ -54,12 +55,27 @@ enum Terminal {
     _ = bytes.withUnsafeBytes { systemWrite(2, $0.baseAddress, $0.count) }
   }
 
-  /// Off the cooperative threads: a person may take their time.
+  /// Off the cooperative threads: a person may take their time. A line that is still being waited for when the next is asked for (a question
+  /// that was called off) belongs to whoever asked last.
   private static func line() async -> String? {
     await withCheckedContinuation { (continuation: CheckedContinuation<String?, Never>) in
-      startThread { continuation.resume(returning: blockingLine()) }
+      let (before, isReading) = reader.withLock { reader in
+        defer { reader = (continuation, true) }
+        return reader
+      }
+      before?.resume(returning: nil)
+      guard !isReading else { return }
+      startThread {
+        let line = blockingLine()
+        let waiter = reader.withLock { reader in
+          defer { reader = (nil, false) }
+          return reader.waiter
+        }
+        waiter?.resume(returning: line)
+      }
     }
   }
+  private static let reader = Mutex<(waiter: CheckedContinuation<String?, Never>?, isReading: Bool)>((nil, false))
 
   /// By read(2): stdio would hold the lock of stdin while it waits, and the process could not end (fflush(3), exit(3))
   /// under an open question.
@@ -75,6 +91,9 @@ enum Terminal {
     }
   }
 }
+
+/// Whether a read from the terminal would be answered: to a job in the background it would be the end (SIGTTIN, termios(3)).
+func hasForeground() -> Bool { tcgetpgrp(0) == getpgrp() }
 
 /// A detached POSIX thread (pthread_create(3)) that runs the body once.
 func startThread(_ body: @escaping @Sendable () -> Void) {

@@ -33,7 +33,15 @@ public actor Attachment {
   private let channel: any ByteChannel
   private let bundle: HostBundle
   private let sleep: @Sendable (Duration) async throws -> Void
-  private var pending: [CheckedContinuation<Reply, any Error>] = []
+  private struct Pending {
+    var continuation: CheckedContinuation<Reply, any Error>
+    var waiting: @Sendable (Reply) -> Void
+  }
+  private var pending: [Pending] = []
+  /// Counts the signs of life of a host that has no answer yet.
+  private var signsOfLife = 0
+  /// Exchanges that this side had to wait for: requests that are under way together are one.
+  public private(set) var flights = 0
   private var outgoing: [[UInt8]] = []
   private var writerWaits: CheckedContinuation<Void, Never>?
   private var failure: (any Error)?
@@ -69,20 +77,34 @@ public actor Attachment {
   ///
   /// A dead link is noticed below; the deadline is for a host that keeps the connection and says nothing more. Replies come in the order
   /// of the messages, so that one that is missing ends the conversation.
-  /// - Parameter deadline: nil for what the host may take any time for: waiting for the lock, undoing, pulling.
-  public func request(_ line: String, body: [UInt8]? = nil, deadline: Duration? = .seconds(120)) async throws -> Reply {
+  /// - Parameters:
+  ///   - deadline: nil for what the host may take any time for without a word: pulling. What waits for the lock or for an undo gives signs of
+  ///     life (`waiting`), each of which begins the deadline anew.
+  ///   - waiting: is given each of them.
+  public func request(
+    _ line: String, body: [UInt8]? = nil, deadline: Duration? = .seconds(120),
+    waiting: @escaping @Sendable (Reply) -> Void = { _ in }
+  ) async throws -> Reply {
     if let failure { throw failure }
     let sent = (greeted ? 0 : bundle.tar.count) + (body?.count ?? 0)
     // 16 KiB/s is the slowest line that is put up with.
     let watch = deadline.map { deadline in
       Task { [weak self, sleep] in
-        do { try await sleep(deadline + .seconds(sent >> 14)) } catch { return }
+        var limit = deadline + .seconds(sent >> 14)
+        var heard = await self?.signsOfLife
+        while true {
+          do { try await sleep(limit) } catch { return }
+          guard let now = await self?.signsOfLife, now != heard else { break }
+          heard = now
+          limit = deadline
+        }
         await self?.giveUp(on: line)
       }
     }
     defer { watch?.cancel() }
     return try await withCheckedThrowingContinuation { continuation in
-      pending.append(continuation)
+      if pending.isEmpty { flights += 1 }
+      pending.append(Pending(continuation: continuation, waiting: waiting))
       enqueue(Array((line + "\n").utf8) + (body ?? []))
     }
   }
@@ -178,7 +200,12 @@ public actor Attachment {
       guard !pending.isEmpty else {
         throw OrchestrateError(.internalFault, "the host answered what nobody asked: \(tag)", host: host)
       }
-      pending.removeFirst().resume(returning: Reply(tag: tag, body: body))
+      if tag == "waiting" {
+        signsOfLife += 1
+        pending[0].waiting(Reply(tag: tag, body: body))
+      } else {
+        pending.removeFirst().continuation.resume(returning: Reply(tag: tag, body: body))
+      }
     }
   }
 
@@ -193,7 +220,7 @@ public actor Attachment {
     failure = error
     let waiting = pending
     pending.removeAll()
-    for continuation in waiting { continuation.resume(throwing: error) }
+    for request in waiting { request.continuation.resume(throwing: error) }
     if close { logContinuation.finish() } else { logContinuation.finish(throwing: error) }
     writerWaits?.resume()
     writerWaits = nil

@@ -75,9 +75,7 @@ extension DeploymentRun {
   private func carryOut(_ assembly: StepAssembly, seal: Bool) async throws -> Bool {
     if assembly.batch.isEmpty && !seal { return true }
     try await send(assembly.batch, specs: assembly.specs, seal: seal)
-    if seal, request.detach, !(await detach()), reader.outcome == nil {
-      emit(.notice(host: host, text: "not detached: a step that only this machine can do is still ahead"))
-    }
+    if seal { await detachIfWanted() }
     guard seal else { return try await !pump(through: assembly.batch.directories) }
     while try await !pump() {}
     return false
@@ -112,7 +110,7 @@ extension DeploymentRun {
     let question = DeploymentQuestion(
       id: "apply", text: risky.isEmpty ? "Carry out this plan?" : "This plan can lose data. Carry it out?",
       choices: risky.isEmpty ? ["yes", "no"] : ["no", "yes"], timeout: 300)
-    return await answer(to: question) == "yes"
+    return try await answer(to: question) == "yes"
   }
 
   // MARK: - Rollback
@@ -147,7 +145,7 @@ extension DeploymentRun {
     }
     let question = DeploymentQuestion(
       id: "again", text: "\(text). Go back one further, to \(target.version)?", choices: ["no", "yes"], timeout: 300)
-    guard await answer(to: question) == "yes" else {
+    guard try await answer(to: question) == "yes" else {
       throw OrchestrateError(.failed, "not rolled back again", host: host, state: "nothing was changed")
     }
   }

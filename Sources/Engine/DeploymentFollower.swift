@@ -7,11 +7,17 @@ public struct DeploymentFollower: Sendable {
   public var host: String
   public var paths: HostPaths
   public var emit: @Sendable (DeploymentEvent) -> Void
+  /// The clock between two looks at the runner; tests have one of their own.
+  public var sleep: @Sendable (Duration) async throws -> Void
 
-  public init(host: String, paths: HostPaths, emit: @escaping @Sendable (DeploymentEvent) -> Void) {
+  public init(
+    host: String, paths: HostPaths, emit: @escaping @Sendable (DeploymentEvent) -> Void,
+    sleep: @escaping @Sendable (Duration) async throws -> Void = { try await Task.sleep(for: $0) }
+  ) {
     self.host = host
     self.paths = paths
     self.emit = emit
+    self.sleep = sleep
   }
 
   /// Throws `OrchestrateError` if nothing was ever deployed, or the connection is lost.
@@ -37,20 +43,34 @@ public struct DeploymentFollower: Sendable {
     emit(.opened(host: host, number: number, from: from, to: to ?? ""))
     await attachment.expectLog(nonce: nonce)
     let reply = try await attachment.request("follow \(number) 0")
-    if reply.text == "dead" {
-      // Nobody would ever write the last line that is waited for here.
-      throw OrchestrateError(
-        .outcomeUnknown, "the runner of deployment \(number) is gone and has left it open", host: host,
-        state: "whoever takes the lock next closes it first: undone, or finished if it was committed",
-        remedy: "orchestrate lock \(inventory.environment) --abort closes it now; so does the next deploy or rollback")
+    if reply.text == "dead" { throw died(number, inventory) }
+    // Nobody would ever write the last line that is waited for where the runner dies without systemd.
+    let watch = Task {
+      var missed = 0
+      while missed < 2 {
+        do { try await sleep(.seconds(5)) } catch { return }
+        // Twice: systemd starts it again within a second.
+        guard let state = try? await attachment.request("state \(number)") else { return }
+        missed = state.text == "dead" ? missed + 1 : 0
+      }
+      await attachment.close()
     }
+    defer { watch.cancel() }
     var reader = EventReader(host: host)
     for try await item in attachment.log {
       for event in reader.read(item) { emit(event) }
       if reader.outcome != nil { break }
     }
+    if reader.outcome == nil { throw died(number, inventory) }
     let summary = reader.summary(command: "attach", inventory: inventory, number: number, from: from, to: to)
     emit(.finished(summary))
     return summary
+  }
+
+  private func died(_ number: Int, _ inventory: Inventory) -> OrchestrateError {
+    OrchestrateError(
+      .outcomeUnknown, "the runner of deployment \(number) is gone and has left it open", host: host,
+      state: "whoever takes the lock next closes it first: undone, or finished if it was committed",
+      remedy: "orchestrate lock \(inventory.environment) --abort closes it now; so does the next deploy or rollback")
   }
 }

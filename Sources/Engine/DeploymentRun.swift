@@ -28,6 +28,16 @@ public actor DeploymentRun {
   /// The lock has been asked for, and no answer has come yet.
   private var queuing = false
   private var detached = false
+  /// Detach as soon as the host can go on alone.
+  private var wantsDetach: Bool
+  /// Counts the connections: what an older one still brings is dropped, since the new one begins where we were.
+  private var connection = 0
+  private var reconnection: Task<Void, any Error>?
+  /// The connection was lost, and is given up.
+  private var abandoned: OrchestrateError?
+  private var clientStep: Task<ClientStepResult, Never>?
+  /// "Abort or detach?", while it is open.
+  private var stopQuestion: Task<Void, Never>?
   /// Waits for the answer to the question of this number.
   private var asking: CheckedContinuation<String?, Never>?
   private var questions = 0
@@ -49,6 +59,7 @@ public actor DeploymentRun {
     self.client = client
     self.emit = emit
     reader = EventReader(host: host)
+    wantsDetach = request.detach
     begun = client.uptime()
     var version = ""
     if case .deploy(let wanted) = request.kind { version = wanted }
@@ -76,6 +87,8 @@ public actor DeploymentRun {
       summary = makeSummary(problem: await settle(after: OrchestrateError(.internalFault, "\(error)", host: host)))
     }
     beats?.cancel()
+    callOffStopQuestion()
+    await stopQuestion?.value
     await attachment?.close()
     emit(.finished(summary))
     return summary
@@ -103,6 +116,63 @@ public actor DeploymentRun {
     return true
   }
 
+  /// As `detach`, now or as soon as the host can go on alone.
+  private func detachWhenPossible() async {
+    wantsDetach = true
+    guard !(await detach()), !detached, reader.outcome == nil else { return }
+    emit(.notice(host: host, text: "not detached yet: the host needs this machine for what is still ahead; after that"))
+  }
+
+  /// Once everything has been handed over.
+  func detachIfWanted() async {
+    if wantsDetach { await detachWhenPossible() }
+  }
+
+  // MARK: - Abort or detach?
+
+  /// The first Ctrl-C of a person at a terminal. The deployment goes on while the question stands; where there is no choice, it is an interruption.
+  public func askToStop(reason: String) {
+    if reader.committed {
+      emit(
+        .notice(
+          host: host, text: "\(toVersion ?? "the release") is committed: nothing is undone any more; \(Self.secondTime)"
+        ))
+    } else if reader.undoText != nil {
+      emit(.notice(host: host, text: "the host is undoing already; \(Self.secondTime)"))
+    } else if number == nil || reader.outcome != nil || asking != nil || interrupted != nil {
+      Task { await interrupt(reason: reason) }
+    } else {
+      stopQuestion = Task {
+        await askAbortOrDetach(reason: reason)
+        stopQuestion = nil
+      }
+    }
+  }
+  private static let secondTime = "Ctrl-C again leaves at once, and the host finishes by itself"
+
+  private func askAbortOrDetach(reason: String) async {
+    while true {
+      let environment = request.inventory.environment
+      let step = reader.step.map { "the step \($0) runs to its end, then " } ?? ""
+      let question = DeploymentQuestion(
+        id: "stop",
+        text: """
+          Interrupted; the deployment goes on until you choose. \(Self.secondTime).
+            abort   \(step)the host undoes: \(fromVersion.map { "\($0) stays" } ?? "nothing runs, as before")
+            detach  the host goes on without this client: orchestrate attach \(environment) shows how it ends
+          Abort or detach?
+          """, choices: ["abort", "detach"], timeout: 300)
+      // A connection that is lost is told by whoever reads the log.
+      guard let answer = try? await answer(to: question) else { return }
+      if answer == "abort" { return await interrupt(reason: reason) }
+      if answer == "detach" { return await detachWhenPossible() }
+    }
+  }
+
+  private func callOffStopQuestion() {
+    if stopQuestion != nil { answered(nil, question: questions) }
+  }
+
   // MARK: - Opening
 
   /// Connects, and in one flight asks for the facts, for what runs now, and for the lock.
@@ -122,9 +192,9 @@ public actor DeploymentRun {
     queuing = true
     defer { queuing = false }
     do {
-      // Whoever waits for the lock, or meets what was left open, waits as long as that takes.
+      // Whoever waits for the lock, or meets what was left open, waits as long as the host gives signs of life.
       let reply = try await attachment.request(
-        "open \(request.nonce) \(lease) \(wait) \(holder.count)", body: holder, deadline: nil)
+        "open \(request.nonce) \(lease) \(wait) \(holder.count)", body: holder, waiting: tellWaiting)
       queuing = false
       try await take(openReply: reply)
     } catch  where number == nil && queuing {
@@ -146,6 +216,16 @@ public actor DeploymentRun {
     if let interrupted { throw OrchestrateError(.failed, interrupted, host: host) }
   }
 
+  /// Who holds the lock that we wait for.
+  private nonisolated var tellWaiting: @Sendable (Reply) -> Void {
+    let emit = emit, host = host, limit = Double(request.lockWait.components.seconds)
+    return { reply in
+      guard !reply.body.isEmpty else { return }  // only a sign of life
+      let holder = LockHolder(json: reply.text) ?? LockHolder(who: "another deployment")
+      emit(.waitingForLock(host: host, holder: holder, limit: limit))
+    }
+  }
+
   /// What the host says before anything is asked of it; from then on its secrets are known.
   private func look(_ attachment: Attachment) async throws {
     preparation.take(try await Preparation.hostState(attachment, paths: preparation.paths, host: host))
@@ -159,17 +239,12 @@ public actor DeploymentRun {
 
   /// The release that was current when the lock was granted, as the log's first event says; nil: none.
   private func previousAtOpening() async throws -> Int? {
-    while true {
-      let next: LogItem?
-      do { next = try await nextLogItem() } catch {
-        try await reconnect(after: error)
-        continue
-      }
-      guard let item = next else { return nil }
+    while let item = try await nextLogItem() {
       logOffset = item.end
       guard case .event(let event) = item.content, event.name == "opened" else { continue }
       return event.members["previous"]?.intValue
     }
+    return nil
   }
 
   private func take(openReply reply: Reply) async throws {
@@ -247,8 +322,12 @@ public actor DeploymentRun {
     beats = Task { [weak self] in
       while !Task.isCancelled {
         guard let self, let (attachment, number) = await self.beatTarget() else { return }
-        if let reply = try? await attachment.request("beat \(number)"), reply.text == "dead" {
-          await self.beatWasDead()
+        do {
+          if try await attachment.request("beat \(number)").text == "dead" { await self.beatWasDead() }
+        } catch {
+          // Nobody may be reading the log now: a person is being asked, or a step runs on this machine. The new connection has beats of its own.
+          guard !Task.isCancelled else { return }
+          return _ = try? await self.reconnect(after: error, on: attachment)
         }
         do { try await self.client.sleep(.milliseconds(Int(interval * 1000))) } catch { return }
       }
@@ -266,6 +345,11 @@ public actor DeploymentRun {
     guard (try? await client.sleep(.seconds(2))) != nil, let (attachment, number) = beatTarget(),
       let reply = try? await attachment.request("beat \(number)"), reply.text == "dead"
     else { return }
+    if let state = try? await attachment.request("state \(number)"), state.text == "ended" {
+      // The log tells how; whoever is being asked a question needn't answer it any more.
+      refusedAsClosed = true
+      return answered(nil, question: questions)
+    }
     await runnerDied()
   }
 
@@ -273,7 +357,7 @@ public actor DeploymentRun {
   private func runnerDied() async {
     guard reader.outcome == nil, let attachment else { return }
     emit(.warning(host: host, text: "the runner on the host died; what it left open is being closed"))
-    _ = try? await attachment.request("recover \(request.nonce)r", deadline: nil)
+    _ = try? await attachment.request("recover \(request.nonce)r")
   }
 
   // MARK: - Steps
@@ -296,10 +380,14 @@ public actor DeploymentRun {
     var attempt = 0
     while true {
       attempt += 1
-      guard let attachment else { throw OrchestrateError(.outcomeUnknown, "not connected", host: host) }
-      do { return try await attachment.request(line, body: body) } catch {
+      if let abandoned { throw abandoned }
+      let used = attachment
+      do {
+        guard let used else { throw OrchestrateError(.outcomeUnknown, "not connected", host: host) }
+        return try await used.request(line, body: body)
+      } catch {
         guard number == nil || attempt < Self.patience else { throw lostError(error) }
-        try await reconnect(after: error)
+        try await reconnect(after: error, on: used)
       }
     }
   }
@@ -308,7 +396,11 @@ public actor DeploymentRun {
   // MARK: - Questions
 
   /// Asks a person. The lock is held meanwhile, so the question has an end; an interruption ends it, too. Nil: no answer.
-  func answer(to question: DeploymentQuestion) async -> String? {
+  ///
+  /// Throws where the deployment, or the connection to it, ended under the question.
+  func answer(to question: DeploymentQuestion) async throws -> String? {
+    let isStop = question.id == "stop"
+    if !isStop, let stopQuestion { await stopQuestion.value }
     guard interrupted == nil else { return nil }
     emit(.asked(question))
     questions += 1
@@ -329,8 +421,10 @@ public actor DeploymentRun {
         await self?.answered(answer, question: mark)
       }
     }
-    emit(.answered(question: question.id, answer: answer ?? "no"))
-    if answer == nil, interrupted == nil { emit(.notice(host: host, text: "no answer came: that is a no")) }
+    emit(.answered(question: question.id, answer: answer ?? (isStop ? "" : "no")))
+    if let abandoned { throw abandoned }
+    if refusedAsClosed { throw OrchestrateError(.failed, "the deployment ended before an answer came", host: host) }
+    if answer == nil, interrupted == nil, !isStop { emit(.notice(host: host, text: "no answer came: that is a no")) }
     return answer
   }
 
@@ -349,15 +443,7 @@ public actor DeploymentRun {
   /// Follows the log until the host has done the given steps and waits for more (false), or the deployment is closed (true).
   func pump(through directories: [String] = []) async throws -> Bool {
     while true {
-      let item: LogItem?
-      do {
-        item = try await nextLogItem()
-      } catch {
-        if detached { throw detachedError() }
-        try await reconnect(after: error)
-        continue
-      }
-      guard let item else {
+      guard let item = try await nextLogItem() else {
         if detached { throw detachedError() }
         throw OrchestrateError(.outcomeUnknown, "the conversation with the host ended", host: host)
       }
@@ -369,10 +455,22 @@ public actor DeploymentRun {
   }
 
   private func nextLogItem() async throws -> LogItem? {
-    guard var iterator = log else { return nil }
-    let item = try await iterator.next(isolation: #isolation)
-    log = iterator
-    return item
+    while true {
+      if let reconnection { try await reconnection.value }
+      if let abandoned { throw abandoned }
+      guard var iterator = log else { return nil }
+      let mine = connection, used = attachment
+      do {
+        let item = try await iterator.next(isolation: #isolation)
+        guard mine == connection else { continue }
+        log = iterator
+        return item
+      } catch {
+        guard mine == connection else { continue }
+        if detached { throw detachedError() }
+        try await reconnect(after: error, on: used)
+      }
+    }
   }
 
   /// True: closed. False: the host waits for steps. Nil: go on.
@@ -388,13 +486,20 @@ public actor DeploymentRun {
     case "closed": return true
     default: break
     }
+    // What is committed or being undone can't be aborted, and is soon done.
+    if reader.committed || reader.undoText != nil { callOffStopQuestion() }
     return nil
   }
 
   private func performClientStep(_ directory: String) async throws {
     guard let number, let spec = specs[directory] else { return }
     emit(.stepStarted(host: host, step: spec.name))
-    let result = await client.perform(spec, context: preparation.context)
+    let client = client, context = preparation.context
+    let work = Task { await client.perform(spec, context: context) }
+    clientStep = work
+    let result = await work.value
+    clientStep = nil
+    if let abandoned { throw abandoned }
     if !result.succeeded { reader.append(result.message) }
     emit(.log(host: host, step: spec.name, text: result.message))
     var facts = ""
@@ -408,12 +513,26 @@ public actor DeploymentRun {
     if reply.tag != "ok" {
       emit(.warning(host: host, text: "the host refused the result of \(spec.name): \(reply.text)"))
     }
+    if wantsDetach { _ = await detach() }
   }
 
   // MARK: - Connection lost
 
-  private func reconnect(after error: any Error) async throws {
+  /// Whoever notices first that the connection which it used is lost makes another; the others wait for it.
+  private func reconnect(after error: any Error, on used: Attachment?) async throws {
+    if let abandoned { throw abandoned }
+    guard number != nil else { throw error }
+    if reconnection == nil {
+      guard used == nil || used === attachment, !detached else { return }
+      reconnection = Task { try await connectAgain(after: error) }
+    }
+    try await reconnection?.value
+  }
+
+  private func connectAgain(after error: any Error) async throws {
     guard let number else { throw error }
+    defer { reconnection = nil }
+    connection += 1
     let lost = client.uptime()
     await attachment?.close()
     attachment = nil
@@ -442,7 +561,11 @@ public actor DeploymentRun {
       }
       try await client.sleep(.milliseconds(min(5000, 250 << min(attempt, 5))))
     }
-    throw lostError(error)
+    let lostForGood = lostError(error)
+    abandoned = lostForGood
+    clientStep?.cancel()
+    answered(nil, question: questions)
+    throw lostForGood
   }
 
   private func lostError(_ error: any Error) -> OrchestrateError {

@@ -42,8 +42,10 @@ private struct Screen {
   var lastDraw: Int64?
   var isDirty = false
   var isOver = false
-  /// A question is being answered: the terminal belongs to the person.
-  var isPaused = false
+  /// The question that is being answered. It is the last thing on the terminal; the live region above it goes on, at the height that it has.
+  var prompt: (question: DeploymentQuestion, rows: Int)?
+  /// What would be printed goes here while a question stands.
+  var held: [(text: String, stream: OutputStream)] = []
   var frame = 0
 
   init(_ context: ViewContext) {
@@ -60,7 +62,7 @@ private struct Screen {
     case .secrets: break
     case .connecting(let host, let address): phase = "connecting to \(host) (\(address))"
     case .connected(let host, let timings):
-      phase = nil
+      phase = "asking \(host) for the lock"
       if context.timings {
         print(style.dim("\(host): connected in \(durationText(timings.total))\(parts(of: timings))"))
       }
@@ -80,7 +82,7 @@ private struct Screen {
       warn("deployment #\(number), which had been left open, was closed: \(context.shown(outcome))", host)
     case .planned(let plan): print(context.masker.mask(text(of: plan, style: style)), blankAfter: true)
     case .asked(let question): ask(question)
-    case .answered: isPaused = false
+    case .answered(_, let answer): endPrompt(answer: answer)
     case .watching(let host, let seconds): phase = "\(host) watches the new release for \(durationText(seconds))"
     case .notice(let host, let text): print(place(host) + context.shown(text))
     case .warning(let host, let text): warn(context.shown(text), host)
@@ -129,16 +131,46 @@ private struct Screen {
   }
 
   private mutating func ask(_ question: DeploymentQuestion) {
+    endPrompt(answer: "")
     erase()
-    isPaused = true
+    let size = context.terminalSize()
+    let lines = regionLines(columns: max(20, size.columns), rows: max(4, size.rows))
+    // Room for the lines that the steps to come print.
+    let height = min(lines.count + HumanView.tailLines, max(1, size.rows - 8))
+    let region = Array(lines.suffix(height)) + Array(repeating: "", count: max(0, height - lines.count))
+    context.output.write(region.map { $0 + "\n" }.joined(), to: .standardOutput)
+    self.region = region.count
     let choices = question.choices.isEmpty ? "" : " [\(question.choices.joined(separator: "/"))]"
     let text = context.masker.mask(question.text).split(separator: "\n", omittingEmptySubsequences: false)
-      .map { printable(String($0)) }.joined(separator: "\n")
-    context.output.write("\(style.bold(text))\(choices) ", to: .standardError)
+      .map { printable(String($0)) }
+    // The cursor stays behind the last line; what is above it decides how far it is to the region.
+    let rows = (text.dropLast() + [text.last! + choices + " "]).map {
+      max(1, (columns(of: $0) + size.columns - 1) / max(1, size.columns))
+    }
+    prompt = (question, rows.reduce(0, +) - 1)
+    context.output.write("\(style.bold(text.joined(separator: "\n")))\(choices) ", to: .standardError)
+  }
+
+  /// Takes the question away, and prints what was held back.
+  private mutating func endPrompt(answer: String) {
+    guard let prompt else { return }
+    self.prompt = nil
+    // Return has moved the cursor to the next line, if it was pressed.
+    let rows = region + prompt.rows + (prompt.question.choices.contains(answer) ? 1 : 0)
+    context.output.write((rows > 0 ? "\u{1b}[\(rows)F" : "\r") + "\u{1b}[J", to: .standardOutput)
+    region = 0
+    isDirty = true
+    if !answer.isEmpty, let last = prompt.question.text.split(separator: "\n").last {
+      print("\(context.shown(String(last))) \(context.shown(answer))")
+    }
+    let texts = held
+    held = []
+    for (text, stream) in texts { context.output.write(text, to: stream) }
   }
 
   private mutating func finish(_ summary: DeploymentSummary) {
     phase = nil
+    endPrompt(answer: "")
     erase()
     isOver = true
     let width = context.terminalSize().columns
@@ -166,15 +198,21 @@ private struct Screen {
   private func place(_ host: String?) -> String { host.map { manyHosts ? "\($0): " : "" } ?? "" }
 
   private mutating func print(_ text: String, blankAfter: Bool = false) {
-    erase()
     var text = text
     if !text.hasSuffix("\n") { text += "\n" }
-    context.output.write(blankAfter ? text + "\n" : text, to: .standardOutput)
+    put(blankAfter ? text + "\n" : text, .standardOutput)
+  }
+
+  private mutating func put(_ text: String, _ stream: OutputStream) {
+    if prompt != nil { return held.append((text, stream)) }
+    erase()
+    context.output.write(text, to: stream)
   }
 
   private mutating func warn(_ text: String, _ host: String?) {
-    erase()
-    context.output.write("\(style.paint("warning:", "1;33")) \(place(host))\(text)\n", to: .standardError)
+    // What the client says of itself may be its last word.
+    if host == nil { endPrompt(answer: "") }
+    put("\(style.paint("warning:", "1;33")) \(place(host))\(text)\n", .standardError)
   }
 
   /// Takes the live region away; the next redraw puts it below what was printed meanwhile.
@@ -187,12 +225,13 @@ private struct Screen {
   }
 
   mutating func redraw(force: Bool) {
-    guard !isOver, !isPaused else { return }
+    guard !isOver else { return }
     let now = context.uptime()
     let isAnimated = phase != nil || board.rows.contains { $0.isRunning }
     guard isDirty || isAnimated else { return }
     if let lastDraw, now - lastDraw < HumanView.redrawInterval, region > 0 || !force { return }
     let size = context.terminalSize()
+    if let prompt { return redraw(above: prompt.rows, columns: max(20, size.columns), now: now) }
     let lines = regionLines(columns: max(20, size.columns), rows: max(4, size.rows))
     var out = region > 0 ? "\u{1b}[\(region)F" : ""
     // Each line is overwritten and its rest erased: nothing flickers.
@@ -200,6 +239,19 @@ private struct Screen {
     if region > lines.count { out += "\u{1b}[J" }
     if !out.isEmpty { context.output.write(out, to: .standardOutput) }
     region = lines.count
+    lastDraw = now
+    isDirty = false
+    frame += 1
+  }
+
+  /// Above an open question: at the height that the region has, and without moving the cursor, behind which a person types (DECSC, DECRC).
+  private mutating func redraw(above rows: Int, columns: Int, now: Int64) {
+    if region + rows > 0, region > 0 {
+      let lines = regionLines(columns: columns, rows: region + 1)
+      let padded = lines + Array(repeating: "", count: max(0, region - lines.count))
+      let text = padded.map { "\($0)\u{1b}[K\n" }.joined()
+      context.output.write("\u{1b}7\u{1b}[\(region + rows)F\(text)\u{1b}8", to: .standardOutput)
+    }
     lastDraw = now
     isDirty = false
     frame += 1

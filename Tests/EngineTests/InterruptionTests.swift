@@ -10,12 +10,14 @@ import Testing
 
   private func run(
     _ request: DeploymentRequest, answer: String? = nil, whenAsked: @escaping @Sendable () async -> Void = {},
+    whenPerforming: @escaping @Sendable () async -> Void = {},
     clock: (@Sendable (Duration) async throws -> Void)? = nil,
     emit: @escaping @Sendable (DeploymentEvent) -> Void = { _ in }
   ) async -> DeploymentRun {
     await host.set { $0.files["config.json"] = #"{"services":{"bot":{"image":"bot:v1.1.0"}}}"# }
     var client = ScriptedClient(host: host, bundle: HostBundle(sha256: Fixtures.digest), answer: answer)
     client.whenAsked = whenAsked
+    client.whenPerforming = whenPerforming
     if let clock { client.clock = clock }
     return DeploymentRun(
       request: request, host: "bot-1", catalog: Fixtures.catalog(), client: client, sha256: Fixtures.digest, emit: emit)
@@ -59,6 +61,128 @@ import Testing
     #expect(summary.exitStatus == 1)
     #expect(summary.problem?.summary == "No sign of the client for more than 60 s.")
     #expect(summary.problem?.state == "nothing was changed")
+  }
+
+  /// Time passes at once, except for whoever thinks about a question.
+  private static let fast: @Sendable (Duration) async throws -> Void = { duration in
+    if duration > .seconds(100) { try await Task.sleep(for: .seconds(3600)) } else { await Task.yield() }
+    try Task.checkCancellation()
+  }
+
+  private static let withURL = "preflight release env recreate url commit"
+
+  @Test(arguments: [true, false]) func aConnectionLostWhileNobodyReadsTheLogIsMadeAgain(underAQuestion: Bool)
+    async throws
+  {
+    let host = host, again = AsyncStream<Void>.makeStream()
+    let lose: @Sendable () async -> Void = {
+      await host.cut()
+      for await _ in again.stream { break }
+    }
+    let nothing: @Sendable () async -> Void = {}
+    var request = try Fixtures.request(steps: Self.withURL)
+    request.isInteractive = underAQuestion
+    let run = await run(
+      request, answer: "yes", whenAsked: underAQuestion ? lose : nothing,
+      whenPerforming: underAQuestion ? nothing : lose,
+      clock: Self.fast, emit: { if case .reconnected = $0 { again.continuation.yield() } })
+    let summary = await run.run()
+    #expect(summary.exitStatus == 0)
+    #expect(await host.connections == 2)
+  }
+
+  @Test func whatTheHostClosedUnderAQuestionNeedsNoAnswer() async throws {
+    let host = host
+    let run = await run(
+      try interactive(),
+      whenAsked: {
+        await host.undo("lease", "No sign of the client for more than 60 s.")
+        await Self.forever()
+      }, clock: Self.fast)
+    let summary = await run.run()
+    #expect(summary.exitStatus == 1)
+    #expect(summary.problem?.summary == "No sign of the client for more than 60 s.")
+  }
+
+  @Test(arguments: [("abort", 3), ("detach", 7)]) func abortOrDetach(answer: String, status: Int32) async throws {
+    let host = host, answered = AsyncStream<Void>.makeStream(), events = Mutex<[DeploymentEvent]>([])
+    let current = try Fixtures.release(6, "v1.0.0", previous: 5)
+    await host.set {
+      $0.files["/opt/market-bot/current/release.json"] = current
+      $0.staysAfterResult = answer == "detach"
+    }
+    let box = Mutex<DeploymentRun?>(nil)
+    var request = try Fixtures.request(steps: Self.withURL)
+    request.isInteractive = true
+    request.assumeYes = true
+    let run = await run(
+      request, answer: answer,
+      whenPerforming: {
+        await box.withLock { $0 }?.askToStop(reason: "interrupted by Ctrl-C")
+        for await _ in answered.stream { break }
+        // An abort is on its way before this step ends.
+        while answer == "abort", await host.aborts.isEmpty { await Task.yield() }
+      },
+      emit: { event in
+        events.withLock { $0.append(event) }
+        if case .answered = event { answered.continuation.yield() }
+      })
+    box.withLock { $0 = run }
+    let summary = await run.run()
+    #expect(summary.exitStatus == status)
+    let asked = events.withLock { $0.compactMap { if case .asked(let question) = $0 { question } else { nil } } }
+    #expect(asked.map(\.id) == ["stop"])
+    #expect(asked[0].text.contains("the step url runs to its end") || asked[0].text.contains("v1.0.0 stays"))
+    #expect(asked[0].text.contains("orchestrate attach prod"))
+    #expect(await host.messages.contains("detach 7") == (answer == "detach"))
+  }
+
+  @Test func whoHoldsTheLockIsToldOnce() async throws {
+    await host.set { $0.waits = [#"{"who":"grace@desk","since":"2026-11-21T02:00:00Z","number":6}"#, "", ""] }
+    var request = try Fixtures.request()
+    request.lockWait = .seconds(600)
+    let told = Mutex<[DeploymentEvent]>([])
+    let run = await run(
+      request, emit: { event in if case .waitingForLock = event { told.withLock { $0.append(event) } } })
+    #expect(await run.run().exitStatus == 0)
+    let holder = LockHolder(who: "grace@desk", since: "2026-11-21T02:00:00Z", number: 6)
+    #expect(told.withLock { $0 } == [.waitingForLock(host: "bot-1", holder: holder, limit: 600)])
+  }
+
+  @Test func aHostWithoutAWordIsGivenUpWhileTheLockIsAskedFor() async throws {
+    await host.set { $0.muteAt = "open" }
+    let attachment = Attachment(
+      host: "bot-1", channel: await host.connect(), bundle: HostBundle(sha256: Fixtures.digest), sleep: { _ in })
+    await attachment.start()
+    await #expect { try await attachment.request("open x 60 600 0", body: []) } throws: {
+      ($0 as? OrchestrateError)?.code == .unreachable
+    }
+  }
+
+  @Test func aRunnerThatDiesIsNotFollowedForEver() async throws {
+    await host.set {
+      $0.facts = "open=7\nsequence=7\n"
+      $0.files["/var/lib/orchestrate/market-bot/deployments/7/holder.json"] = #"{"k":"0123456789abcdef"}"#
+    }
+    let host = host
+    let follower = DeploymentFollower(host: "bot-1", paths: HostPaths(project: "market-bot")) { event in
+      if case .opened = event {
+        Task {
+          while await host.messages.last?.hasPrefix("follow") != true { await Task.yield() };
+          await host.set { $0.runner = "dead" }
+        }
+      }
+    } sleep: { _ in
+      await Task.yield()
+    }
+    let attachment = Attachment(
+      host: "bot-1", channel: await host.connect(), bundle: HostBundle(sha256: Fixtures.digest))
+    await attachment.start()
+    let inventory = try Fixtures.request().inventory
+    await #expect { try await follower.follow(attachment, inventory: inventory) } throws: {
+      ($0 as? OrchestrateError)?.code == .outcomeUnknown
+    }
+    #expect(await host.messages.contains("state 7"))
   }
 
   @Test func whoWaitsForTheLockCanBeInterrupted() async throws {

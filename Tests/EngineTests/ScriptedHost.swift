@@ -25,6 +25,10 @@ actor ScriptedHost {
   var openError: String?
   /// The connection breaks at each message of this name.
   var breaksAtMessage: String?
+  /// Nothing more happens after the result of a client-side step.
+  var staysAfterResult = false
+  /// Bodies of the signs of life before the lock is granted.
+  var waits: [String] = []
   /// Messages of this name are never answered.
   var muteAt: String?
   /// What `follow` says of the runner, if not the truth.
@@ -74,6 +78,7 @@ actor ScriptedHost {
       nonce = words[1]
       opened = true
       subscribers = [channel]
+      for wait in waits { channel.reply("waiting", wait) }
       channel.reply("granted", "7")
       event("opened", #""number":7,"previous":null"#)
     case "follow":
@@ -94,14 +99,17 @@ actor ScriptedHost {
       channel.reply("ok", "")
       if let step = waitingFor {
         waitingFor = nil
+        guard !staysAfterResult else { return }
         finish(step, status: Int(words[3])!)
         advance()
       }
+    case "state": channel.reply("state", closed ? "ended" : runner ?? "live")
+    case "detach" where sealed && waitingFor == nil && !queue.contains { $0.side == "client" }: channel.reply("ok", "")
     case "abort":
       aborts.append(String(decoding: body, as: UTF8.self))
       channel.reply("ok", "")
       undo("aborted", aborts.last!)
-    case "beat": channel.reply("beat", "live")
+    case "beat": channel.reply("beat", closed ? "dead" : "live")
     case "bye": break
     default: channel.reply("refused", "unknown")
     }
@@ -109,6 +117,12 @@ actor ScriptedHost {
 
   private func configFile(_ path: String) -> String? {
     path.hasSuffix("/config.json") ? files["config.json"] : nil
+  }
+
+  /// The connection that shows the log breaks.
+  func cut() {
+    for subscriber in subscribers { subscriber.cut() }
+    subscribers = []
   }
 
   private func advance() {
@@ -267,6 +281,7 @@ struct ScriptedClient: DeploymentClient {
   var env: ResolvedEnv?
   /// Happens when a question is asked, before the answer.
   var whenAsked: @Sendable () async -> Void = {}
+  var whenPerforming: @Sendable () async -> Void = {}
   var clock: @Sendable (Duration) async throws -> Void = { _ in try await Task.sleep(for: .seconds(3600)) }
 
   func attach() async throws -> Attachment {
@@ -285,7 +300,10 @@ struct ScriptedClient: DeploymentClient {
     await whenAsked()
     return answer
   }
-  func perform(_ step: StepSpec, context: StepContext) async -> ClientStepResult { clientStep }
+  func perform(_ step: StepSpec, context: StepContext) async -> ClientStepResult {
+    await whenPerforming()
+    return clientStep
+  }
   func sleep(_ duration: Duration) async throws { try await clock(duration) }
   func uptime() -> Double { 0 }
   func timestamp() -> String { "2026-11-21T03:00:00Z" }

@@ -44,7 +44,7 @@ struct Stage {
   }
 }
 
-/// As much of a terminal as HumanView uses: text, line feeds, CPL, ED, EL; colours are ignored, anything else is a fault. Lines that
+/// As much of a terminal as HumanView uses: text, line feeds, CPL, ED, EL, DECSC, DECRC; colours are ignored, anything else is a fault. Lines that
 /// scroll out at the top can't be reached again.
 struct Terminal {
   let columns: Int
@@ -52,6 +52,7 @@ struct Terminal {
   private var lines: [[Character]] = [[]]
   private var row = 0
   private var column = 0
+  private var saved = (row: 0, column: 0)
   private(set) var faults: [String] = []
 
   init(columns: Int = 80, rows: Int = 24) {
@@ -79,8 +80,16 @@ struct Terminal {
         column = 0
         if row == lines.count { lines.append([]) }
       case "\u{1b}":
-        guard rest.popFirst() == "[" else {
-          faults.append("an escape that is no CSI")
+        switch rest.popFirst() {
+        case "[": break
+        case "7":
+          saved = (row, column)
+          continue
+        case "8":
+          (row, column) = saved
+          continue
+        default:
+          faults.append("an unknown escape")
           continue
         }
         let parameters = String(rest.prefix { $0.isNumber || $0 == ";" })

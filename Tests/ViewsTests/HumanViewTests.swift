@@ -205,17 +205,59 @@ private func play(_ view: HumanView, _ stage: Stage, _ script: [(after: Double, 
     #expect(stage.output.text().contains("token=********"))
   }
 
-  @Test func aQuestionHasTheTerminalToItself() {
-    let stage = Stage()
+  @Test(arguments: [10, 24]) func aQuestionStandsBelowWhatGoesOn(rows: Int) {
+    var stage = Stage()
+    stage.rows = rows
     let view = HumanView(stage.context)
-    play(view, stage, [(0, [.starting(.example), .stepStarted(host: "bot-1", step: "pull")])])
-    play(view, stage, [(1, [.asked(DeploymentQuestion(id: "apply", text: "Go on?", choices: ["no", "yes"]))])])
-    let writes = stage.output.writes
-    #expect(stage.output.text(.standardError) == "Go on? [no/yes] ")
-    play(view, stage, [(1, []), (1, []), (1, [.log(host: "bot-1", step: "pull", text: "x")])])
-    #expect(stage.output.writes == writes)
-    play(view, stage, [(1, [.answered(question: "apply", answer: "yes")])])
-    #expect(stage.output.writes > writes)
+    var terminal = Terminal(rows: rows)
+    var seen = ""
+    func feed() {
+      let text = stage.output.text()
+      terminal.feed(String(text.dropFirst(seen.count)))
+      seen = text
+    }
+    let question = DeploymentQuestion(
+      id: "stop", text: "Interrupted.\n  abort   undoes\n  detach  leaves\nAbort or detach?",
+      choices: ["abort", "detach"])
+    play(
+      view, stage, [(0, [.starting(.example), .stepStarted(host: "bot-1", step: "pull")]), (1, [.asked(question)])])
+    #expect(stage.output.text(.standardError).hasSuffix("Abort or detach? [abort/detach] "))
+    feed()
+    terminal.feed("det")  // typed
+    play(
+      view, stage,
+      [
+        (1, [.log(host: "bot-1", step: "pull", text: "layer 1")]),
+        (1, [.stepEnded(host: "bot-1", step: "pull", ending: StepEnding(status: 0, seconds: 3))]),
+        (1, [.notice(host: nil, text: "later")]), (1, []),
+      ])
+    feed()
+    #expect(terminal.text.hasSuffix("\nAbort or detach? [abort/detach] det"))
+    #expect(terminal.text.contains("✓ pull"))
+    #expect(!terminal.text.contains("later"))
+    terminal.feed("ach\n")
+    play(view, stage, [(1, [.answered(question: "stop", answer: "detach")]), (1, [])])
+    feed()
+    #expect(!terminal.text.contains("[abort/detach]"))
+    #expect(terminal.text.contains("Abort or detach? detach\nlater\n"))
+    #expect(terminal.text.ranges(of: "✓ pull").count == 1)
+    #expect(terminal.faults == [])
+  }
+
+  @Test func aQuestionThatIsCalledOffLeavesNothingBehind() {
+    let stage = Stage()
+    let question = DeploymentQuestion(id: "stop", text: "Well?", choices: ["abort", "detach"])
+    play(
+      HumanView(stage.context), stage,
+      [
+        (0, [.starting(.example), .asked(question)]), (1, [.committed(host: "bot-1", release: 7)]),
+        (1, [.answered(question: "stop", answer: "")]), (1, [.finished(.committedExample)]),
+      ])
+    var terminal = Terminal()
+    terminal.feed(stage.output.text())
+    #expect(!terminal.text.contains("Well?"))
+    #expect(terminal.text.contains("committed: release 7 is current"))
+    #expect(terminal.faults == [])
   }
 
   @Test func severalHosts() {

@@ -87,6 +87,7 @@ class Client:
     def __init__(self, host):
         self.host = host
         self.replies, self.log, self.change = [], b"", threading.Condition()
+        self.waits = []  # bodies of `waiting`, which come before a reply
         self.n = None
         self.process = host.start("-c", (HOST / "stub.sh").read_text(), "orchestrate", host.bundle_name, host.project)
         self.threads = [threading.Thread(target=reader, daemon=True) for reader in (self._read_replies, self._read_log)]
@@ -129,7 +130,10 @@ class Client:
                 except ValueError:
                     reply = ("garbage", line.decode())
                 with self.change:
-                    self.replies.append(reply)
+                    if reply[0] == "waiting":
+                        self.waits.append(reply[1])
+                    else:
+                        self.replies.append(reply)
                     self.change.notify_all()
         except (EOFError, ValueError, OSError):
             with self.change:

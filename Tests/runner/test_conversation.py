@@ -3,6 +3,8 @@
 import json
 import os
 import random
+import re
+import signal
 import stat
 import subprocess
 import time
@@ -72,11 +74,93 @@ def test_waiting_for_the_lock(host, client):
     body = b'{"environment":"test","app":"app"}'
     second.nonce = "waiter"
     second.say(f"open waiter 60 20 {len(body)}", body)
-    eventually(lambda: (host.state / "start" / "waiter" / "output").exists(), "the second runner")
+    second.wait_for(lambda: len(second.waits) > 2, "three signs of life")
+    assert json.loads(second.waits[0])["number"] == 1
+    assert set(second.waits[1:]) == {""}  # the holder is told once
     go(host)
     client.closed()
     second.wait_for(lambda: second.replies, "grant")
     assert second.replies[0] == ("granted", "2")
+
+
+def queue(host, nonce="waiter"):
+    """A second client in the queue for the lock, and the id of its runner."""
+    waiter = host.connect()
+    body = b'{"environment":"test","app":"app"}'
+    waiter.say(f"open {nonce} 60 600 {len(body)}", body)
+    waiter.wait_for(lambda: waiter.waits, "a sign of life")
+    return waiter
+
+
+def runner_of(host, nonce="waiter"):
+    return [pid for pid in host.processes() if f"\0{nonce}\0".encode() in read(f"/proc/{pid}/cmdline") and b"runner.sh" in read(f"/proc/{pid}/cmdline")]
+
+
+def read(path):
+    try:
+        return open(path, "rb").read()
+    except OSError:
+        return b""
+
+
+@pytest.mark.parametrize("way", ["attach-killed", "channel-closed"])
+def test_whose_client_is_gone_leaves_the_queue(host, client, way):
+    client.open()
+    waiter = queue(host)
+    assert runner_of(host)
+    if way == "attach-killed":
+        waiter.cut()
+    else:
+        # sshd closes its ends of the pipes; attach finds out when it writes.
+        for stream in (waiter.process.stdin, waiter.process.stdout, waiter.process.stderr):
+            stream.close()
+    eventually(lambda: not runner_of(host), "the runner that nobody waits for has left", 5)
+    # Nobody stands between us and the lock: no deployment of the departed.
+    client.send(deployment())
+    client.closed()
+    third = host.connect()
+    assert third.open() == ("granted", "2")
+
+
+def test_a_child_that_is_killed_at_once_is_not_waited_for(host):
+    """A TERM between fork and exec is taken by the inherited handler and lost: attach stood still for hours where the verdict was fast."""
+    end_child = re.search(r"^end_child\(\).*", (HOST / "attach.sh").read_text(), re.M).group()
+    script = f"""{end_child}
+        trap 'exit 0' HUP INT TERM PIPE
+        for i in 1 2 3 4 5 6 7 8 9 10; do (while sleep 60; do :; done) & end_child $!; done"""
+    process = host.start("-c", script)
+    assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize("what", ["hangs", "fails"])
+def test_a_launch_that_hangs_or_fails_is_an_error(host, client, what):
+    host.tool("setsid", "exec sleep 3600" if what == "hangs" else "echo no such luck >&2; exit 1")
+    host.tool("sleep", '[ "$1" = 1 ] || exec /bin/sleep "$@"; exec /bin/sleep 0.05')  # time passes faster
+    tag, text = client.open()
+    assert tag == "error" and text.startswith("runner The runner did not start"), text
+    assert what == "hangs" or "no such luck" in text
+    host.tool("setsid", 'exec /usr/bin/setsid "$@"')
+    assert client.open()[0] == "granted"
+
+
+def test_a_runner_that_comes_too_late_opens_nothing(host, client):
+    host.tool("setsid", f"while [ ! -e {host.directory}/go ]; do /bin/sleep 0.05; done; exec /usr/bin/setsid \"$@\"")
+    host.tool("sleep", '[ "$1" = 1 ] || exec /bin/sleep "$@"; exec /bin/sleep 0.05')
+    assert client.open(nonce="late")[0] == "error"
+    (host.directory / "go").touch()
+    eventually(lambda: (host.state / "start/late/output").exists() and not runner_of(host, "late"), "the late runner has gone")
+    assert not (host.state / "open").exists() and not (host.state / "deployments/1").exists()
+    assert client.open() == ("granted", "1")
+
+
+def test_the_state_of_a_deployment_can_be_asked_for(host, client):
+    assert client.ask("state 1") == ("none", "")
+    client.open()
+    assert client.ask("state 1") == ("state", "live")
+    os.kill(host.runner_pid(), signal.SIGKILL)
+    eventually(lambda: client.ask("state 1") == ("state", "dead"), "dead runner")
+    client.recover()
+    assert client.ask("state 1") == ("state", "ended")
 
 
 def test_bootstrap_holds_the_upper_lock(host, client):

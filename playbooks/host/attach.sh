@@ -53,6 +53,10 @@ must_be_open() {
 # LINE: into the inbox. Opened for reading too, since that never blocks; without a runner the line is lost with it.
 wake() { [ ! -p "$deployment/inbox" ] || printf '%s\n' "$1" 1<>"$deployment/inbox"; }
 
+# PID, or nothing: ends a child of ours, and reaps it. By KILL: a TERM that comes while the child is still between fork and exec is taken by
+# the handler that it has inherited from us, and lost, and we would wait for ever.
+end_child() { [ -z "$1" ] || { kill -KILL "$1" && wait "$1"; } 2>/dev/null || :; } # gone already, or ended by the signal
+
 # ---- following
 
 # N OFFSET: from now on its log on stdout. tail ends with us. It waits for inotify, but on file systems that it takes for remote
@@ -64,7 +68,7 @@ follow() {
 }
 
 stop_following() {
-  [ -z "$follower" ] || { kill "$follower" && wait "$follower"; } 2>/dev/null || : # gone already
+  end_child "$follower"
   follower=
 }
 
@@ -87,20 +91,20 @@ deployment_state() {
 # MODE NONCE NUMBERS…: a runner that outlives this session: its own unit where we may ask systemd, else a session of its own.
 launch() {
   _mode=$1
-  nonce=$2
+  _nonce=$2
   shift 2
   if [ -d /run/systemd/system ] && sudo -n true 2>/dev/null; then
     install_recovery
     # shellcheck disable=SC2024 # the redirection is meant to be ours
-    sudo -n systemd-run --collect --quiet --unit="orchestrate-$ORCH_PROJECT-$nonce" --uid="$(id -un)" --gid="$(id -gn)" \
+    sudo -n systemd-run --collect --quiet --unit="orchestrate-$ORCH_PROJECT-$_nonce" --uid="$(id -un)" --gid="$(id -gn)" \
       -p Type=exec -p KillMode=control-group -p OOMPolicy=continue -p Restart=on-failure -p RestartSec=1 \
       -p RestartPreventExitStatus=75 -p TimeoutStopSec=5s -p IgnoreSIGPIPE=no -p UMask=0077 --setenv=LC_ALL=C \
       ${DOCKER_HOST+--setenv=DOCKER_HOST="$DOCKER_HOST"} \
       ${ORCHESTRATE_STATE+--setenv=ORCHESTRATE_STATE="$ORCHESTRATE_STATE"} \
       ${ORCHESTRATE_OPT+--setenv=ORCHESTRATE_OPT="$ORCHESTRATE_OPT"} \
-      "$(command -v sh)" "$ORCH_BUNDLE/runner.sh" "$_mode" "$ORCH_PROJECT" "$nonce" "$@" </dev/null >"$start/launch" 2>&1
+      "$(command -v sh)" "$ORCH_BUNDLE/runner.sh" "$_mode" "$ORCH_PROJECT" "$_nonce" "$@" </dev/null >"$start/launch" 2>&1
   else
-    setsid sh "$ORCH_BUNDLE/runner.sh" "$_mode" "$ORCH_PROJECT" "$nonce" "$@" </dev/null >"$start/launch" 2>&1 3>&- 5>&- &
+    setsid sh "$ORCH_BUNDLE/runner.sh" "$_mode" "$ORCH_PROJECT" "$_nonce" "$@" </dev/null >"$start/launch" 2>&1 3>&- 5>&- &
   fi
 }
 
@@ -116,34 +120,69 @@ install_recovery() {
   fi >"$start/install" 2>&1
 }
 
-# SECONDS: waits for the runner's verdict, in REPLY. It may take SECONDS to get the lock, and as long as it likes to recover; an
-# alarm each second finds out whether it is still there.
+# A sign of life in between, and the proof that somebody still listens: the lock's holder where it is another one than before, else nothing.
+tell_waiting() {
+  REPLY=
+  if [ -n "$_holder" ]; then
+    first_line "$_holder"
+    REPLY=${REPLY:-{\}}
+  fi
+  if [ "$REPLY" = "$_told" ]; then REPLY=; else _told=$REPLY; fi
+  reply waiting "$REPLY" || exit 0 # the client is gone: its runner leaves the queue
+}
+
+# SECONDS: waits for the runner's verdict, in REPLY. The launch may take 30 s, the lock SECONDS, and the recovery as long as it likes; an
+# alarm each second finds out whether the runner is still there. Reads the FIFO on 6, which ends with the alarm.
 await_verdict() {
   (
-    exec 3>&- 5>&- >/dev/null </dev/null
+    exec 3>&- 5>&- 6>&- >/dev/null </dev/null
     while sleep 1; do echo alarm >&4 || exit 0; done
   ) 4>"$start/wake" &
   _alarm=$!
-  _left=$(($1 + 5))
+  _left=30
+  _fault="It was not started within 30 s: the host, sudo or systemd doesn't answer."
   _missed=0
+  _holder=
+  _told=
   while [ ! -e "$start/verdict" ]; do
-    read -r _word _rest <&3
+    if ! read -r _word _rest <&6; then
+      _fault='The host can start no processes.'
+      break
+    fi
     case $_word in
-      running | recovering) _left=-1 ;;
+      launched)
+        if [ "$_rest" != 0 ]; then
+          _fault=
+          break
+        fi
+        [ $_left -lt 0 ] || _left=$(($1 + 5))
+        _fault=
+        ;;
+      queued)
+        _holder=$_rest
+        tell_waiting
+        ;;
+      running | recovering)
+        _left=-1
+        _holder=
+        ;;
       alarm)
+        exec 3>&- # the alarm has opened the FIFO by now
         _left=$((_left - 1))
         if runner_alive; then _missed=0; else _missed=$((_missed + 1)); fi
         # Three times: systemd may be about to start it again.
         [ $_left != 0 ] && { [ $_left -gt 0 ] || [ $_missed -lt 3 ]; } || break
+        tell_waiting
         ;;
     esac
   done
-  { kill "$_alarm" && wait "$_alarm"; } 2>/dev/null || : # ended by a signal
-  if [ -e "$start/verdict" ]; then
-    REPLY=$(cat "$start/verdict")
-  else
-    REPLY="error runner The runner did not start: $(tail -qn 3 "$start/launch" "$start/output" 2>/dev/null | tr '\n' ' ')"
+  end_child "$_alarm"
+  if [ ! -e "$start/verdict" ]; then
+    # From here on a runner that comes too late finds that nobody waits for it.
+    printf 'error runner The runner did not start: %s %s\n' "$_fault" \
+      "$(tail -qn 3 "$start/launch" "$start/output" | tr '\n' ' ')" >"$start/verdict.ours" && ln "$start/verdict.ours" "$start/verdict" || :
   fi
+  REPLY=$(cat "$start/verdict") && [ -n "$REPLY" ] || REPLY='error runner The runner did not start, and there is no space to say why.'
 }
 
 # WAIT MODE NONCE NUMBERS…: starts a runner (its request is in $start already) and answers with what became of it.
@@ -152,8 +191,17 @@ start_runner() {
   shift
   mkfifo "$start/wake"
   exec 3<>"$start/wake"
-  if launch "$@"; then await_verdict "$_wait"; else REPLY="error runner $(tail -n 3 "$start/launch")"; fi
-  exec 3>&-
+  exec 6<"$start/wake"
+  if process_identity $$; then echo "$REPLY" >"$start/attach"; fi
+  # In the background: what hangs in sudo or systemd must not keep us from saying so.
+  (
+    exec 6>&- 5>&-
+    _status=0
+    launch "$@" || _status=$?
+    echo "launched $_status" >&3
+  ) </dev/null >/dev/null 3<>"$start/wake" &
+  await_verdict "$_wait"
+  exec 3>&- 6>&-
   _verdict=$REPLY
   case $_verdict in
     granted*)
@@ -332,6 +380,14 @@ while read -r message rest; do
             deployment_state "$1"
             reply following "$REPLY"
             follow "$1" "$2"
+          else
+            reply none ''
+          fi
+          ;;
+        state)
+          if [ -e "$ORCH_STATE/deployments/$1/journal.jsonl" ]; then
+            deployment_state "$1"
+            reply state "$REPLY"
           else
             reply none ''
           fi

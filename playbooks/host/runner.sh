@@ -36,6 +36,13 @@ cause=
 
 # ---- answers to whoever started us
 
+# Is whoever asked for this start gone, and has had no answer? Nobody in particular asks at boot.
+client_gone() {
+  [ -e "$start/attach" ] && [ ! -e "$start/verdict" ] || return 1
+  first_line "$start/attach"
+  ! process_alive "$REPLY"
+}
+
 # TEXT: what became of the start; wakes attach.
 verdict() {
   printf '%s\n' "$1" >"$start/verdict.new"
@@ -137,17 +144,31 @@ load_meta() {
 
 # ---- opening
 
+# DESCRIPTOR HOLDER-FILE [-s]: its lock, within our patience. Once a second it is asked whether anybody still waits for us: a queue of the
+# departed would hold up who comes after them.
+lock() {
+  ! flock ${3:+"$3"} -n "$1" || return 0
+  [ "$wait" = 0 ] || wake "$start/wake" "queued $2"
+  while clock && [ $((_patience - up_ms)) -gt 0 ]; do
+    _rest=$((_patience - up_ms < 1000 ? _patience - up_ms + 1000 : 2000)) # 1000 more, for the leading zeros
+    ! flock ${3:+"$3"} -w "$((_rest / 1000 - 1)).${_rest#?}" "$1" || return 0
+    ! client_gone || exit 75
+  done
+  refuse "$2"
+}
+
 take_lock() {
-  _patience=$wait
-  [ "$_patience" -gt 0 ] || _patience=0.5 # the one before us may be on its last line
+  clock
+  _patience=$((up_ms + wait * 1000))
+  [ "$wait" -gt 0 ] || _patience=$((up_ms + 500)) # the one before us may be on its last line
   # Whoever closes an interrupted deployment is soon done, and nobody's rival.
   if grep -qs '"recovering":true' holder && [ "$wait" -lt 120 ]; then
-    _patience=120
+    _patience=$((up_ms + 120000))
     wake "$start/wake" recovering
   fi
   exec 8>>"$base/lock" 9>>lock
-  flock -s -w "$_patience" 8 || refuse "$base/holder"
-  flock -w "$_patience" 9 || refuse holder
+  lock 8 "$base/holder" -s
+  lock 9 "$ORCH_STATE/holder"
   process_identity $$
   echo "$REPLY" >runner.pid
   wake "$start/wake" running
@@ -712,7 +733,12 @@ for _open in $(open_numbers); do
   }
 done
 rm -f open holder
-# Started again by systemd: the deployment that was granted is closed by now, and never continued.
+# Nobody is left who would use the deployment.
+! client_gone || {
+  rm -f runner.pid
+  exit 75
+}
+# Started again by systemd: the deployment that was granted is closed by now, and never continued. Or so late that attach has given it up.
 [ "$mode" = open ] && [ ! -e "$start/verdict" ] || {
   rm -f runner.pid
   verdict "recovered

@@ -1,0 +1,203 @@
+"""A person at a terminal, and signals: abort or detach, leaving at once, waiting for the lock, a lost connection. By the real binary on a pty."""
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import time
+
+import pytest
+
+from conftest import BINARY
+from test_crashes import another, consistent, settled, wait_for_step
+
+CTRL_C = b"\x03"
+QUESTION = "Abort or detach?"
+
+
+@pytest.fixture(scope="module")
+def running(project):
+    project.deploy("v1.0.0").expect(0)
+    return project
+
+
+class Person:
+    """The binary on a terminal of its own, and the bytes that both sides send."""
+
+    def __init__(self, project, *arguments):
+        self.seen, self.at = "", 0
+        self.process, self.master = None, None
+        pid, self.master = pty.fork()
+        if pid == 0:
+            os.chdir(project.folder)
+            os.execve(BINARY, [str(BINARY), *arguments], {**project.env(), "TERM": "xterm"})
+        self.pid, self.status = pid, None
+
+    def _read(self, seconds):
+        if not select.select([self.master], [], [], seconds)[0]:
+            return False
+        try:
+            data = os.read(self.master, 65536)
+        except OSError:  # EIO: nobody has the terminal open any more
+            data = b""
+        self.seen += data.decode(errors="replace")
+        return bool(data)
+
+    def wait_for(self, text, timeout=90):
+        """Waits for this text in what comes from now on."""
+        deadline = time.monotonic() + timeout
+        while text not in self.seen[self.at:]:
+            assert time.monotonic() < deadline, f"no {text!r} within {timeout} s:\n{self.seen[-3000:]}"
+            assert self._read(1) or self.poll() is None, f"ended ({self.status}) without {text!r}:\n{self.seen[-3000:]}"
+        self.at = self.seen.index(text, self.at) + len(text)
+
+    def send(self, data):
+        os.write(self.master, data)
+
+    def poll(self):
+        if self.status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.status = os.waitstatus_to_exitcode(status)
+        return self.status
+
+    def communicate(self):
+        return self.seen, ""
+
+    def end(self, timeout=90):
+        """Its exit status."""
+        deadline = time.monotonic() + timeout
+        while self.poll() is None:
+            self._read(0.1)
+            if time.monotonic() > deadline:
+                os.kill(self.pid, signal.SIGKILL)
+                os.waitpid(self.pid, 0)
+                raise AssertionError(f"no end within {timeout} s:\n{self.seen[-3000:]}")
+        while self._read(0):
+            pass
+        os.close(self.master)
+        return self.status
+
+
+def asked_during(project, step, target, *more):
+    """A person has pressed Ctrl-C while this step runs, and reads the question."""
+    person = Person(project, "deploy", "prod", target, "--yes", *more)
+    wait_for_step(project, step, person)
+    person.send(CTRL_C)
+    person.wait_for(QUESTION)
+    return person
+
+
+def test_abort_is_chosen(running):
+    before = running.current()
+    person = asked_during(running, "health", "v1.6.0-slowstart")
+    question = person.seen[person.seen.rindex("Interrupted;"):]
+    assert re.search(r"abort\s+.*the host undoes: " + re.escape(before) + " stays", question), question
+    assert "detach  the host goes on without this client: orchestrate attach prod" in question
+    person.send(b"abx\x7f\r")  # raw bytes: a mistake taken back, and Return
+    assert person.end() == 3, person.seen[-3000:]
+    assert "interrupted by Ctrl-C" in person.seen
+    assert running.current() == before
+    consistent(running, before)
+
+
+def test_the_deployment_goes_on_under_the_question(running):
+    """Nobody answers: the step that was running ends, is shown, and so is the outcome."""
+    target = another(running.current())
+    person = asked_during(running, "backup", target)
+    assert person.end() == 0, person.seen[-3000:]
+    assert "committed: release" in person.seen
+    assert running.current() == target
+    consistent(running, target)
+
+
+def test_detach_is_chosen(running):
+    target = "v1.6.0-slowstart"
+    person = asked_during(running, "health", target)
+    person.send(b"d\r")
+    assert person.end(20) == 7, person.seen[-3000:]
+    assert "orchestrate attach prod" in person.seen[person.at:]
+    running.run("attach", "prod").expect(0)
+    assert running.current() == target
+    consistent(running, target)
+    running.run("rollback", "prod", "--yes").expect(0)
+
+
+def test_a_second_time_leaves_at_once(running):
+    before = running.current()
+    person = asked_during(running, "health", "v1.6.0-slowstart", "--lease", "5s")
+    person.send(CTRL_C)
+    assert person.end(10) == 7, person.seen[-3000:]
+    assert "orchestrate attach prod" in person.seen[person.at:]
+    assert running.run("attach", "prod").status == 3
+    assert settled(running, 60) == before
+    consistent(running, before)
+
+
+def test_sigterm_twice_leaves_with_the_command(running):
+    before = running.current()
+    client = running.start("deploy", "prod", "v1.6.0-slowstart", "--lease", "5s")
+    wait_for_step(running, "health", client)
+    # Two signals that come close together would be one: the first is seen by what the host was asked.
+    client.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + 20
+    state = "/var/lib/orchestrate/market-bot"
+    while not running.host(f"ls {state}/deployments/$(cat {state}/open)/abort 2>/dev/null || true"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    client.send_signal(signal.SIGTERM)
+    out, err = client.communicate(timeout=10)
+    assert client.returncode == 7, (out + err)[-3000:]
+    assert "orchestrate attach prod" in err
+    assert settled(running, 60) == before
+    consistent(running, before)
+
+
+def test_a_terminal_that_is_closed_is_an_interruption(running):
+    before = running.current()
+    person = Person(running, "deploy", "prod", "v1.6.0-slowstart", "--yes")
+    wait_for_step(running, "health", person)
+    os.close(person.master)  # the kernel sends SIGHUP; what is written from now on fails
+    deadline = time.monotonic() + 90
+    while person.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert person.status == 3
+    assert running.history()[0]["reason"].startswith("interrupted: the terminal was closed") or running.history()[0]["outcome"] == "undone"
+    consistent(running, before)
+
+
+def queued(project):
+    """A deployment that holds the lock, and a second that waits for it; the second's events."""
+    first = project.start("deploy", "prod", "v1.6.0-slowstart")
+    wait_for_step(project, "health", first)
+    second = project.start("deploy", "prod", "v1.6.0-slowstart", "--lock-wait", "10m", "--json")
+    events = []
+    for line in second.stdout:
+        events.append(json.loads(line))
+        if events[-1]["event"] == "waiting_for_lock":
+            return first, second, events
+    raise AssertionError((events, second.communicate()))
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "ctrl-c"])
+def test_who_waits_for_the_lock_is_told_and_leaves_no_runner_behind(running, how):
+    first, second, events = queued(running)
+    names = [event["event"] for event in events]
+    assert names[:4] == ["starting", "connecting", "connected", "waiting_for_lock"]
+    assert (events[-1]["holder"]["who"].split("@")[0], events[-1]["holder"]["version"]) == ("ada", "v1.6.0-slowstart")
+    assert events[-1]["holder"]["since"] and events[-1]["limit"] == 600
+    second.send_signal(how)
+    second.communicate(timeout=20)
+    assert second.returncode == (1 if how == signal.SIGINT else -how)
+    deadline = time.monotonic() + 10
+    while len(running.host("pgrep -f '[r]unner.sh open market-bot' | head").split()) > 1:
+        assert time.monotonic() < deadline, "the runner of the departed still waits for the lock"
+        time.sleep(0.1)
+    first.send_signal(signal.SIGINT)
+    first.communicate(timeout=90)
+    assert running.history()[0]["outcome"] == "undone"
+    running.assert_nothing_left()
