@@ -139,6 +139,8 @@ public enum DeploymentOutcome: String, Sendable, Codable, CaseIterable {
   case undone
   /// An undo failed three times: a person must look.
   case stuck
+  /// It was stuck, and a person has settled it by hand (`rollback --abandon`).
+  case abandoned
   /// Not known to the client: it detached, or lost the connection.
   case unknown
 }

@@ -164,17 +164,17 @@ extension DeploymentRun {
         name: spec.name + Preparation.probeSuffix, kind: "schema.probe", probe, context: preparation.context)
     }
     guard try await carryOut(first, seal: false) else { return }
-    let plan = try preparation.plan(steps: steps, catalog: catalog)
+    // With the schema where it should be there is nothing to keep writes from, and nothing to restore.
+    let stays = preparation.context.schemaStays
+    let needed = steps.filter { !(stays && $0.kind == .backup) }
+    let plan = try preparation.plan(steps: needed, catalog: catalog)
     emit(.planned(plan))
     try refuse(problems: plan.problems)
     guard try await accepted(plan) else { return try await end(reason: "not accepted") }
     // Whoever said yes to the plan has accepted what it loses; a plan that loses nothing accepts nothing.
     preparation.context.options.acceptDataLoss = plan.losesData
     var second = StepAssembly(first: first.batch.following, catalog: catalog)
-    // With the schema where it should be there is nothing to keep writes from, and nothing to restore.
-    let stays = preparation.context.schemaStays
-    let changing = steps.filter { $0.kind.phase > .prepare && !(stays && $0.kind == .backup) }
-    try appendChanging(changing, to: &second, draining: !stays)
+    try appendChanging(needed.filter { $0.kind.phase > .prepare }, to: &second, draining: !stays)
     _ = try await carryOut(second, seal: true)
   }
 

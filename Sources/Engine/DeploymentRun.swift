@@ -261,7 +261,7 @@ public actor DeploymentRun {
       throw OrchestrateError(
         .rollbackFailed, "an earlier deployment can't be undone", host: host,
         cause: String(reply.text.dropFirst("stuck ".count)), state: "the host may be between two releases",
-        remedy: "mend what its log names, then the same command again; \(Self.dataLossHint)")
+        remedy: "mend what its log names, then the same command again; \(stuckHint)")
     default:
       throw openError(reply.text)
     }
@@ -624,6 +624,7 @@ public actor DeploymentRun {
         ? "\(fromVersion!) is current again, but isn't healthy\(reader.unhealthyBefore ? ": as before this deployment, which is not its doing" : "")\(schemaText)"
         : "\(fromVersion!) is current again\(reader.healthy == true ? " and healthy" : "")\(schemaText)"
     case .stuck: "the undo failed: the host may be between two releases\(schemaText)"
+    case .abandoned: "its undo had failed, and a person has settled it by hand"
     case .unknown, nil: "the outcome isn't known"
     }
   }
@@ -652,11 +653,14 @@ public actor DeploymentRun {
       code, summary, host: host, step: failedStep, cause: cause.isEmpty ? nil : cause.joined(separator: "\n"),
       state: stateText(),
       remedy: outcome == .stuck
-        ? "mend what stopped the undo, then: orchestrate deploy \(environment) \(fromVersion ?? "VERSION"), which tries it again first; \(Self.dataLossHint)"
+        ? "mend what stopped the undo, then: orchestrate deploy \(environment) \(fromVersion ?? "VERSION"), which tries it again first; \(stuckHint)"
         : "orchestrate logs \(environment), mend it, and deploy again")
   }
 
-  private static let dataLossHint = "with --accept-data-loss also over what the new version has written"
+  private var stuckHint: String {
+    "with --accept-data-loss also over what the new version has written; or settle it by hand, then: "
+      + "orchestrate rollback \(request.inventory.environment) --abandon --reason TEXT"
+  }
 
   var nothingToDo = false
 

@@ -108,7 +108,7 @@ struct EventReader {
     case .committed: nil
     case .unchanged: .failed
     case .undone: healthy == false && !unhealthyBefore ? .rollbackFailed : .rolledBack
-    case .stuck: .rollbackFailed
+    case .stuck, .abandoned: .rollbackFailed
     case .unknown, nil: .outcomeUnknown
     }
   }

@@ -10,7 +10,10 @@ extension HistoryEntry {
     from = value["from_version"]?.stringValue
     to = value["version"]?.stringValue
     healthy = value["healthy"]?.boolValue
-    reason = value["reason"]?.stringValue ?? value["cause"]?.stringValue.flatMap { $0.isEmpty ? nil : $0 }
+    // The last word about it is that of whoever abandoned it.
+    reason =
+      value["abandoned"]?["reason"]?.stringValue ?? value["reason"]?.stringValue
+      ?? value["cause"]?.stringValue.flatMap { $0.isEmpty ? nil : $0 }
     who = value["who"]?.stringValue
     let openedAt = value["opened"]?.numberValue.map { Int64($0) },
       closedAt = value["closed"]?.numberValue.map { Int64($0) }
@@ -159,6 +162,10 @@ public struct HostReport: Sendable {
     }
     if status.openDeployment != nil, facts["locked"] != "1" {
       reasons.append("deployment \(facts["open"]) was left open; the next deploy or rollback closes it first")
+      if status.state == .healthy { status.state = .degraded }
+    }
+    if let stuck = history.first(where: { $0.outcome == "stuck" }) {
+      reasons.append("the undo of deployment \(stuck.number) failed; the next deploy or rollback tries it again first")
       if status.state == .healthy { status.state = .degraded }
     }
     for disk in status.disks where disk.size > 0 && disk.available * 20 < disk.size {

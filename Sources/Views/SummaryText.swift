@@ -45,6 +45,7 @@ func headline(of summary: DeploymentSummary, _ style: Style) -> String {
     return style.paint("↺ \(what): undone; \(before)\(health)", "1;33")
   case (.unchanged, _): return style.paint("✗ \(what): nothing was changed", "1;33")
   case (.stuck, _): return style.alarm("✗ \(what): the undo failed; a person must look")
+  case (.abandoned, _): return style.paint("✗ \(what): the undo failed; it was settled by hand", "1;33")
   case (.unknown, _): return style.paint("? \(what): the outcome isn't known here", "1;33")
   case (nil, .done): return style.paint("✓ \(what): nothing to do", "1;32")
   case (nil, .planHasChanges): return style.bold("\(what): there are changes")

@@ -22,6 +22,20 @@ import Views
   }
 }
 
+@Suite struct AbandonmentTests {
+  @Test(arguments: [
+    (["prod", "--abandon"], false), (["prod", "--abandon", "--reason", " "], false),
+    (["prod", "v1.0.0", "--abandon", "--reason", "x"], false),
+    (["prod", "--abandon", "--reason", "x", "--skip", "backup"], false),
+    (["prod", "--abandon", "--reason", "x", "--detach"], false), (["prod", "--abandon", "--reason", "x"], true),
+    (["--abandon", "--reason", "x", "--yes"], true), (["prod", "v1.0.0"], true),
+  ])
+  func aReasonIsWantedAndNothingElse(arguments: [String], good: Bool) {
+    let parsed = try? RollbackCommand.parse(arguments)
+    #expect((parsed != nil) == good)
+  }
+}
+
 @Suite struct ConnectionFaultTests {
   @Test(arguments: [SSHError.Code.connectionLost, .channelClosed, .timeout])
   func aConnectionThatBreaksIsAnUnreachableHost(code: SSHError.Code) {

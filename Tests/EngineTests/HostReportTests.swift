@@ -2,11 +2,13 @@ import Engine
 import Testing
 
 @Suite struct HostReportTests {
-  private func status(_ containers: [String], gates: String = "", facts: String = "") throws -> HostStatus {
+  private func status(
+    _ containers: [String], gates: String = "", facts: String = "", history: [HistoryEntry] = []
+  ) throws -> HostStatus {
     var release = Release(number: 3, version: "v1.1.0", previous: 2, created: "2026-11-21T03:00:00Z", playbook: "")
     release.services = ["bot", "postgres"]
     return HostReport(
-      host: "bot-1", facts: HostFacts(parsing: facts), release: release, history: [], holder: nil,
+      host: "bot-1", facts: HostFacts(parsing: facts), release: release, history: history, holder: nil,
       containers: containers.joined(separator: "\n"), gates: gates, app: ["bot"]
     ).status
   }
@@ -42,6 +44,18 @@ import Testing
     let found = try status([], facts: "docker_server=\ndocker_error=Cannot connect to the Docker daemon\n")
     #expect(found.state == .unhealthy)
     #expect(found.reason == "Docker on the host can't be used: Cannot connect to the Docker daemon")
+  }
+
+  @Test func whatIsStuckIsSaidUntilAPersonHasAbandonedIt() throws {
+    let stuck = #"{"number":7,"outcome":"stuck","reason":"hotfix"}"#
+    let abandoned =
+      #"{"number":7,"outcome":"abandoned","reason":"hotfix","abandoned":{"who":"grace","reason":"settled"}}"#
+    let well = [container("bot"), container("postgres")]
+    let before = try status(well, history: HistoryEntry.all(in: stuck))
+    #expect(before.state == .degraded && before.reason?.contains("deployment 7") == true)
+    let after = HistoryEntry.all(in: abandoned)
+    #expect(try status(well, history: after).state == .healthy)
+    #expect(after.first?.reason == "settled")
   }
 
   @Test func whatWasLeftOpenIsSaid() throws {

@@ -162,6 +162,7 @@ import Testing
     (.undone, false, .rolledBack, "v1.0.0", "↺ bot in prod: undone; v1.0.0 runs; it is not healthy"),
     (.undone, nil, .rolledBack, nil, "↺ bot in prod: undone; nothing runs, as before"),
     (.stuck, nil, .rollbackFailed, "v1.0.0", "✗ bot in prod: the undo failed; a person must look"),
+    (.abandoned, nil, .rollbackFailed, "v1.0.0", "✗ bot in prod: the undo failed; it was settled by hand"),
     (.unknown, nil, .outcomeUnknown, nil, "? bot in prod: the outcome isn't known here"),
     (.committed, true, .rolledBack, nil, "✗ bot in prod: v2 was committed, but isn't well"),
     (nil, nil, .done, nil, "✓ bot in prod: nothing to do"),

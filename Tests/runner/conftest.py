@@ -56,6 +56,7 @@ def step(directory, apply="", undo=None, *, meta="", files=(), params="", **sett
 def bundle():
     """The scripts as a tar, and its name."""
     files = {path.name: (0o600, path.read_bytes()) for path in HOST.iterdir() if path.name != "stub.sh"}
+    files |= {f"queries/{path.name}": (0o600, path.read_bytes()) for path in (HOST.parent / "queries").iterdir()}
     files["steps/linked.apply.sh"] = (0o600, b'set -eu\necho linked >>"$ORCH_OPT/trace"\n')
     files["steps/linked.undo.sh"] = (0o600, b'set -eu\necho unlinked >>"$ORCH_OPT/trace"\n')
     content = tar(files)

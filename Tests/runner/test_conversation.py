@@ -369,7 +369,6 @@ def test_follow(host, client):
 def test_query(host, client):
     client.ask("facts")  # the bundle has arrived
     queries = host.base / "bundle" / host.bundle_name / "queries"
-    queries.mkdir()
     (queries / "echo.query.sh").write_text('mkdir -p "$ORCH_STATE/plan/$PPID"; cat; echo " $ORCH_PROJECT"\n')
     (queries / "fails.query.sh").write_text("echo oh >&2; exit 3\n")
     for path in (queries, *queries.iterdir()):
@@ -468,3 +467,26 @@ def test_sealed_before_the_steps_were_noticed(host, client):
         os.write(inbox.fileno(), b"tick\n" + b"".join(line + b"\n" for line in lines))
     os.kill(host.runner_pid(), 18)
     assert client.closed()["outcome"] == "committed"
+
+
+def plan(client, steps):
+    body = tar({"nonce": (0o600, b"n\n"), **steps})
+    return client.ask(f"query plan {len(body)}", body)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_plan_runs_the_scripts_of_the_bundle(host, client, links):
+    if not links:  # another file system, or a kernel that forbids it
+        host.tool("ln", "exit 1")
+    assert plan(client, step("01-url", KIND="url", SIDE="client"))[0] == "output"
+    steps = {path: file for path, file in step("02-linked", KIND="linked").items() if not path.endswith("apply.sh")}
+    assert plan(client, steps)[0] == "output"
+    assert host.trace() == ["linked"]
+    assert client.ask("query plan 0")[0] == "output"
+    assert host.trace() == ["linked", "unlinked"]
+
+
+def test_a_plan_without_its_script_fails(host, client):
+    steps = {path: file for path, file in step("01-nowhere", KIND="nowhere").items() if not path.endswith("apply.sh")}
+    tag, text = plan(client, steps)
+    assert tag == "failed" and "nowhere" in text

@@ -187,6 +187,53 @@ def test_stuck_and_tried_again_by_the_next(host, client):
     assert "undo 01-release 1" in host.trace()
 
 
+def test_a_person_may_abandon_what_is_stuck(host, client):
+    steps = deployment(
+        step("01-release", RELEASE, NO_RELEASE, **KEEPS_SECRETS), step("02-change", "exit 1", "exit 1", CHANGES=1))
+    assert client.run(steps, reason="first")["outcome"] == "stuck"
+    host.await_free_lock()
+    trace = host.trace()
+    reason = 'settled by hand: "abandon":7, \\ and more'
+    assert client.open(who="grace", reason=reason, abandon=1) == ("recovered", "1 abandoned")
+    host.await_free_lock()
+    assert host.trace() == trace  # nothing was tried again
+    assert (host.opt / "releases/1").exists() and holding(host) == []
+    assert [e["event"] for e in host.journal(1)][-3:] == ["closed", "abandoned", "closed"]
+    [line] = host.history()
+    assert (line["outcome"], line["cause"], line["healthy"], line["reason"]) == ("abandoned", "step-failed", None, "first")
+    assert (line["abandoned"]["who"], line["abandoned"]["reason"]) == ("grace", reason)
+    left = {path.name for path in host.state.iterdir()}
+    assert not left & {"open", "holder", "runner.pid", "reserve"}, left
+    # Asked again after a lost reply, and then the next deployment, which leaves it alone.
+    assert client.open(abandon=1)[0] == "recovered"
+    host.await_free_lock()
+    assert host.connect().run(deployment())["outcome"] == "committed"
+    assert [(e["number"], e["outcome"]) for e in host.history()] == [(1, "abandoned"), (2, "committed")]
+
+
+def test_only_what_is_stuck_can_be_abandoned(host, client):
+    assert client.run(deployment())["outcome"] == "committed"
+    host.await_free_lock()
+    for number in (1, 2):
+        tag, text = client.open(abandon=number)
+        assert (tag, text) == ("error", f"abandon Deployment {number} is not stuck: there is nothing to abandon.")
+        host.await_free_lock()
+    # One that was only interrupted is undone, as by anybody else.
+    assert client.open()[0] == "granted"
+    client.send({**step("01-change", "sleep 60", "", CHANGES=1)})
+    client.await_event("started")
+    def killed():
+        for process in host.processes():
+            os.kill(process, signal.SIGKILL)
+        return host.lock_is_free()
+    eventually(killed, "free lock")
+    tag, text = host.connect().open(abandon=2)
+    assert tag == "error" and text.startswith("abandon ") and text.endswith("closed now: 2 undone.")
+    assert [(e["number"], e["outcome"]) for e in host.history()] == [(1, "committed"), (2, "undone")]
+    tag, text = host.connect().open(abandon=2, environment="other")
+    assert tag == "error" and text.startswith("identity ")
+
+
 def test_a_person_may_let_the_undo_lose_data(host, client):
     undo = '[ "$ORCH_ACCEPT_DATA_LOSS" = 1 ]'
     assert client.run(deployment(step("02-change", "exit 1", undo, CHANGES=1)))["outcome"] == "stuck"

@@ -2,6 +2,7 @@
 this order: each begins on v1.1.0 with the schema at 0002, until `compatible` leaves 0003 behind."""
 
 import contextlib
+import json
 import time
 
 import pytest
@@ -109,6 +110,38 @@ def test_a_slow_start_is_waited_for(running):
     assert result.seconds > 30
     assert running.current() == "v1.6.0-slowstart"
     running.assert_answers("v1.6.0-slowstart")
+
+
+def test_a_rollback_with_nothing_to_lose_asks_for_nothing(running):
+    """The policy `down` drains, backs up, and wants its flag; not where the schema is where the older version wants it."""
+    project = with_policy(running, "down")
+    project.deploy("v1.4.0").expect(0)
+    assert project.revision() == "0004"
+    result = project.run("rollback", "--json").expect(0)
+    assert "unchanged, at 0004" in result.text
+    started = [event["step"] for event in map(json.loads, result.out.splitlines()) if event.get("event") == "step_started"]
+    assert started == ["preflight", "release", "migrate-probe", "migrate", "recreate", "health", "commit"], result.out
+    assert (project.current(), project.revision()) == ("v1.6.0-slowstart", "0004")
+    project.assert_nothing_left()
+
+
+def test_what_was_unhealthy_before_is_rolled_back_and_not_a_failed_undo(running):
+    redis = f"docker exec {running.container('redis')}"
+    fill = "for i = 1, 66 do redis.call('set', 'fill:' .. i, string.rep('x', 1048576)) end"
+    running.host(f'{redis} redis-cli eval "{fill}" 0')
+    try:
+        assert running.status()["state"] == "degraded"
+        hurried = edited(running, "playbooks/deploy.yml", lambda text: text.replace("within: 60s", "within: 12s"))
+        result = hurried.deploy("v1.7.0-deaf").expect(3)
+        assert "isn't healthy: as before this deployment" in result.err, result.err
+        assert running.current() == "v1.6.0-slowstart"
+        last = json.loads(running.host("tail -n 1 /var/lib/orchestrate/market-bot/history.jsonl"))
+        assert (last["outcome"], last["healthy"], last["unhealthy_before"]) == ("undone", False, True)
+        assert "answer" not in last["facts"]["health"]["failure"], last
+    finally:
+        running.host(f"{redis} sh -c 'redis-cli --scan --pattern fill:* | xargs redis-cli del'")
+    running.assert_answers("v1.6.0-slowstart", timeout=90)
+    running.assert_nothing_left()
 
 
 def test_rollback_to_images_that_are_gone_says_so_before_anything_stops(running):

@@ -96,6 +96,28 @@ def test_an_undo_that_would_lose_data_waits_for_a_person(notes):
     notes.assert_nothing_left()
 
 
+def test_what_is_stuck_is_settled_by_hand_and_abandoned(notes):
+    wrong = edited(notes, "playbooks/deploy.yml", lambda text: text.replace("status: up", "status: never").replace("within: 30s", "within: 6s"))
+    assert "rollback prod --abandon --reason" in wrong.deploy("v2.0.0").expect(4).err
+    for arguments in (["--yes"], ["--reason", " "], ["--reason", "x", "v1.0.0"], ["--reason", "x", "--accept-data-loss"], ["--reason", "nobody asked"]):
+        assert "--abandon" in notes.run("rollback", "prod", "--abandon", *arguments).expect(64).err
+    assert notes.history()[0]["outcome"] == "stuck"
+    reason = 'the "new" table stays'
+    done = notes.run("rollback", "prod", "--abandon", "--yes", "--reason", reason).expect(0)
+    assert "abandoned" in done.out and reason in done.out and "orchestrate deploy prod VERSION" in done.err
+    last = notes.history()[0]
+    assert (last["outcome"], last["reason"]) == ("abandoned", reason)
+    assert notes.sql("select max(version) from schema_migrations") == "2"
+    assert notes.current() == "v1.0.0"
+    assert "no deployment is stuck" in notes.run("rollback", "prod", "--abandon", "--yes", "--reason", reason).expect(1).err
+    notes.run("attach", "prod").expect(4)
+    # The next one doesn't try the undo again, and brings the host to a version.
+    notes.deploy("v2.0.0").expect(0)
+    assert ask(notes, "/notes")[0] == "v2.0.0"
+    assert [entry["outcome"] for entry in notes.history()[:2]] == ["committed", "abandoned"]
+    notes.assert_nothing_left()
+
+
 # ---- a user in the group docker, without sudo
 
 

@@ -197,6 +197,10 @@ class TestPrune:
         make_release(project, 3)
         self.run(project, 4, RELEASES=1)
         assert names(project, "releases") == ["1", "2", "3"]
+        stuck = local.read(f"{project.state}/deployments/1/journal.jsonl")
+        local.write(f"{project.state}/deployments/1/journal.jsonl", stuck + '{"event":"closed","outcome":"abandoned"}\n')
+        self.run(project, 4, RELEASES=1)
+        assert names(project, "releases") == ["2", "3"]
 
     def test_without_a_current_release_nothing_goes(self, local):
         project = Project(local)
@@ -226,6 +230,30 @@ class TestPrune:
         before = project.tree()
         self.run(project, 3, RELEASES=2)
         assert project.tree() == before
+
+    def test_bundles_that_nobody_refers_to(self, local):
+        project = Project(local)
+        make_release(project, 1)
+        other = f"{local.base}/state/other"
+        bundles = f"{local.base}/state/bundle"
+        local.write(f"{project.state}/deployments/1/bundle", "a1\n")
+        local.write(f"{other}/deployments/7/bundle", "b2\n")
+        local.run(f"ln -s ../bundle/c3 {quote(other)}/bundle")
+        for name in ("a1", "b2", "c3", "d4", "e5", ".new.123"):
+            local.write(f"{bundles}/{name}/lib.sh", "x")
+        local.write(f"{bundles}/.new.123.tar", "half")
+        local.run(f"cd {quote(bundles)} && touch -d '2 days ago' a1 b2 c3 d4 .new.123 .new.123.tar")
+        self.run(project, 1)
+        assert local.sh(f"ls -A {quote(bundles)}").split() == ["a1", "b2", "c3", "e5"]
+
+    def test_bundles_stay_where_a_project_cannot_be_read(self, local):
+        project = Project(local)
+        make_release(project, 1)
+        bundles = f"{local.base}/state/bundle"
+        local.write(f"{bundles}/d4/lib.sh", "x")
+        local.run(f"touch -d '2 days ago' {quote(bundles)}/d4; mkdir -p {quote(local.base)}/state/other/deployments/7/bundle")
+        self.run(project, 1)
+        assert local.exists(f"{bundles}/d4")
 
     def test_a_docker_that_fails_is_a_warning(self, local):
         project = Project(local)

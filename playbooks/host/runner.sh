@@ -2,7 +2,7 @@
 # shellcheck disable=SC2016 # awk's fields
 # shellcheck disable=SC2015 # `A && B || C`: C is an exit, a return or a default throughout, and B can't fail where it matters
 # The runner: one process per deployment, outside of any session. docs/runner.md is its format, docs/reliability.md its promise.
-#   runner.sh open PROJECT NONCE LEASE WAIT     closes what is open, then opens a deployment and runs it
+#   runner.sh open PROJECT NONCE LEASE WAIT     closes what is open, then opens a deployment and runs it; or, where the request says so, abandons one
 #   runner.sh recover PROJECT NONCE WAIT        closes what is open, nothing else
 # It holds the lock on descriptor 9 (8: the one above the projects), inherited by its steps; its inbox is on 3.
 # It may be killed at any line: whoever comes next reads the journal and closes the deployment.
@@ -33,6 +33,7 @@ committed=0
 changed=0
 recovery=false
 cause=
+abandoned_by=
 
 # ---- answers to whoever started us
 
@@ -635,7 +636,7 @@ close() {
   _closed=$line
   [ "$1" = stuck ] || forget_secrets
   first_line holder.json
-  write_history "${REPLY%\}},\"previous\":${ORCH_PREVIOUS:-null},\"closed\":$((_epoch + up_ms)),\"outcome\":\"$1\",\"healthy\":$_health,\"cause\":\"$cause\",\"facts\":{$(facts_object)}}"
+  write_history "${REPLY%\}},\"previous\":${ORCH_PREVIOUS:-null},\"closed\":$((_epoch + up_ms)),\"outcome\":\"$1\",\"healthy\":$_health,\"cause\":\"$cause\"${abandoned_by:+,\"abandoned\":$abandoned_by},\"facts\":{$(facts_object)}}"
   printf '%s\n' "$_closed" >>journal.jsonl
   sync -d journal.jsonl
   kill_leftovers
@@ -656,8 +657,8 @@ leave() {
 
 # ---- recovery
 
-# NUMBER: closes a deployment whose runner is gone. `current` decides which way.
-recover() {
+# NUMBER: takes up a deployment whose runner is gone.
+take_up() {
   load "$1"
   wake "$start/wake" "recovering $N"
   # The machine may have started anew since.
@@ -666,6 +667,32 @@ recover() {
   echo "$_key $_epoch" >key || : # a full disk: the old clock will do
   recovery=true
   cut_torn journal.jsonl
+}
+
+# NUMBER: closes what nobody could undo as it is, because a person has settled it by hand and says so. Fails if it isn't stuck.
+abandon() {
+  take_up "$1"
+  case $(grep '^{"event":"closed",' journal.jsonl | tail -n 1) in *'"outcome":"stuck"'*) ;; *) return 1 ;; esac
+  cause=$(sed -n 's/^{"event":"undoing",.*"reason":"\([a-z-]*\)".*/\1/p' journal.jsonl | head -n 1)
+  abandoned_by=$request
+  record abandoned "\"by\":$request" || return 1
+  outcome=abandoned
+  close_taken_up null
+  abandoned_by=
+}
+
+# HEALTHY: the end of a deployment that was taken up.
+close_taken_up() {
+  close $outcome "$1"
+  recovery=false
+  cause=
+  recovered="${recovered:+$recovered
+}$N $outcome"
+}
+
+# NUMBER: closes a deployment whose runner is gone. `current` decides which way.
+recover() {
+  take_up "$1"
   started=$(journal_steps started | sed -n '1!G;h;$p')
   changed=0
   for _step in $started; do
@@ -681,11 +708,7 @@ recover() {
   else
     undo_all recovery 'The runner of this deployment was gone before its end.'
   fi
-  close $outcome $healthy
-  recovery=false
-  cause=
-  recovered="${recovered:+$recovered
-}$N $outcome"
+  close_taken_up $healthy
 }
 
 # The commit had happened: what had been accepted and hasn't ended is done (again), and nothing of it can fail the deployment.
@@ -719,13 +742,25 @@ roll_forward() {
 
 mkdir -p deployments "$ORCH_OPT/releases"
 take_lock
+request=
+[ ! -e "$start/request" ] || request=$(tr -d '\n' <"$start/request")
 # Whoever opens with it lets the undo of what is still open go back over what the new version has written.
 ORCH_ACCEPT_DATA_LOSS=0
-! grep -s -q '"accept_data_loss":true' "$start/request" || ORCH_ACCEPT_DATA_LOSS=1
+case $request in *'"accept_data_loss":true'*) ORCH_ACCEPT_DATA_LOSS=1 ;; esac
 export ORCH_ACCEPT_DATA_LOSS
+# A deployment that isn't to be tried again.
+abandoned=
+case $request in
+  *'"abandon":'[1-9]*)
+    abandoned=${request##*'"abandon":'}
+    abandoned=${abandoned%%[!0-9]*}
+    check_identity
+    ;;
+esac
 recovered=
 for _open in $(open_numbers); do
   printf '{"who":"the host itself","command":"closing the interrupted deployment %s","number":%s,"recovering":true}\n' "$_open" "$_open" >holder
+  [ "$_open" != "$abandoned" ] || ! abandon "$_open" || continue
   recover "$_open"
   [ $outcome != stuck ] || [ "$mode" = recover ] || {
     rm -f runner.pid
@@ -738,15 +773,18 @@ rm -f open holder
   rm -f runner.pid
   exit 75
 }
+[ -z "$abandoned" ] || grep -qs '^{"event":"closed",.*"outcome":"abandoned"' "deployments/$abandoned/journal.jsonl" || {
+  rm -f runner.pid
+  fail_start abandon "Deployment $abandoned is not stuck: there is nothing to abandon.${recovered:+ What was open is closed now: $recovered.}"
+}
 # Started again by systemd: the deployment that was granted is closed by now, and never continued. Or so late that attach has given it up.
-[ "$mode" = open ] && [ ! -e "$start/verdict" ] || {
+[ "$mode" = open ] && [ -z "$abandoned" ] && [ ! -e "$start/verdict" ] || {
   rm -f runner.pid
   verdict "recovered
 $recovered"
   exit 0
 }
 
-request=$(tr -d '\n' <"$start/request")
 comma=,
 [ "$request" != '{}' ] || comma=
 check_identity

@@ -52,19 +52,27 @@ database_container() {
   pg_ready "$database" 120
 }
 
-# read_revision RELEASE: prints the schema's revision, empty at base. Alembic's own table answers in a tenth of the time that a container of
-# the application takes, and a database without a table is at base; where it isn't found among others, and for every other tool, the step's own command is asked.
-read_revision() {
-  if [ "$TOOL" = alembic ] && [ -n "$DB_SERVICE" ]; then
-    database_container || return 1
-    alembic_table=$(sql "$database" "$DB_NAME" <<'SQL'
+# alembic_table CONTAINER: `found` and the revisions in alembic's own table, a line each; nothing if there are other tables, but not this one.
+alembic_table() {
+  [ -n "$1" ] || return 1
+  # shellcheck disable=SC2016 # expanded inside the container
+  pg_stdin "$1" sh -c 'user=${2:-${POSTGRES_USER:-postgres}}
+exec psql -X -q -A -t -v ON_ERROR_STOP=1 -U "$user" -d "${1:-${POSTGRES_DB:-$user}}"' sh "$DB_NAME" "$DB_USER" <<'SQL'
 select 'found' where to_regclass('public.alembic_version') is not null
   or not exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace
     where c.relkind = 'r' and n.nspname !~ '^pg_' and n.nspname <> 'information_schema');
 select 'select version_num from public.alembic_version order by 1' where to_regclass('public.alembic_version') is not null
 \gexec
 SQL
-    ) || return 1
+}
+
+# read_revision RELEASE: prints the schema's revision, empty at base. Alembic's own table answers in a tenth of the time that a container of
+# the application takes, and a database without a table is at base; where it isn't found among others, and for every other tool, the step's own command is asked.
+read_revision() {
+  if [ "$TOOL" = alembic ] && [ -n "$DB_SERVICE" ]; then
+    # A server that runs answers at once; else it is started, and waited for.
+    alembic_table=$(alembic_table "${database:-$(running_container "$DB_SERVICE")}" 2>/dev/null) ||
+      { database_container && alembic_table=$(alembic_table "$database"); } || return 1
     case $alembic_table in
     found*)
       printf '%s\n' "$alembic_table" | sed 1d | paste -s -d ' ' -

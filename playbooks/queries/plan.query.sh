@@ -19,13 +19,18 @@ cat >"$ORCH_DEPLOYMENT/input"
 
 # DIRECTORY SCRIPT: one script of a step, as the runner would run it.
 run_script() (
-  KIND='' TIMEOUT=60
+  KIND='' TIMEOUT=60 SIDE=host
   # shellcheck source=/dev/null
   . "$1/meta"
   ORCH_STEP=$1
   export ORCH_STEP
   cd "$1"
-  [ -e "$2.sh" ] || ln "$ORCH_BUNDLE/steps/$KIND.$2.sh" "$2.sh" 2>/dev/null || exit 0
+  if [ ! -e "$2.sh" ]; then
+    from=$ORCH_BUNDLE/steps/$KIND.$2.sh
+    # Not every step has an undo, and the client's steps have nothing to run here.
+    [ -e "$from" ] || { [ "$2" = apply ] && [ "$SIDE" = host ]; } || exit 0
+    ln "$from" "$2.sh" 2>/dev/null || cp "$from" "$2.sh" || die "${1##*/}: the script of $KIND can't be put in its place."
+  fi
   exec timeout -k 10 "$TIMEOUT" sh "./$2.sh" </dev/null >>"$ORCH_DEPLOYMENT/log" 2>&1
 )
 

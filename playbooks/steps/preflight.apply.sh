@@ -77,19 +77,12 @@ leftovers=$(array left)
 fact leftovers "$leftovers"
 fact baseline "$(array service)"
 verdict=$(awk '$1 == "verdict" { print $2 }' parts)
-wait "$looking" || {
-  verdict=false
-  unwell_names looks | write_atomically "$ORCH_DEPLOYMENT/baseline"
-  say 'What runs now is not healthy; an undo would bring it back as it is:'
-  cat looks
-}
-fact healthy "$verdict"
 if [ "$leftovers" != '[]' ]; then
   say 'An interrupted deployment left containers behind; this one removes or replaces them:'
   awk -F '\t' 'NR == FNR { split($0, w, " "); if (w[1] == "left") wanted[w[2]] = 1; next }
     { split($1, path, "\037"); if (path[1] in wanted && path[2] == "name") print "  " substr($3, 2) }' parts flat
 fi
-rm -f flat parts looks inspect.err
+rm -f flat parts inspect.err
 
 # Which releases lie here, which of them passed their gate, and how large the last backup was.
 rows=
@@ -108,3 +101,12 @@ for file in "$ORCH_OPT"/backups/*.dump; do
   if [ -f "$file" ]; then last=$file; fi # their names begin with their time
 done
 if [ -n "$last" ]; then fact last_backup_bytes "$(stat -c %s "$last")"; fi
+
+wait "$looking" || {
+  verdict=false
+  unwell_names looks | write_atomically "$ORCH_DEPLOYMENT/baseline"
+  say 'What runs now is not healthy; an undo would bring it back as it is:'
+  cat looks
+}
+rm -f looks
+fact healthy "$verdict"

@@ -41,8 +41,10 @@ done
 busy=" $ORCH_N "
 for directory in "$ORCH_STATE"/deployments/[1-9]*/; do
   number=${directory%/} number=${number##*/}
-  if ! grep -q '^{"event":"closed"' "$directory/journal.jsonl" 2>/dev/null ||
-    grep -q '^{"event":"closed".*"outcome":"stuck"' "$directory/journal.jsonl"; then busy="$busy$number "; fi
+  # The last word counts: what was stuck once may have been undone, or abandoned, since.
+  case $(grep -s '^{"event":"closed"' "$directory/journal.jsonl" | tail -n 1) in
+    '' | *'"outcome":"stuck"'*) busy="$busy$number " ;;
+  esac
 done
 
 removed=0
@@ -105,14 +107,23 @@ if [ "$IMAGES" = 1 ]; then
   done <references.once
 fi
 
-# Bundles that no deployment of any project names, older than a month.
+# Bundles, a day old at least, that no deployment of any project names, nor its recovery at boot; and what was never wholly sent.
 bundles=${ORCH_STATE%/*}/bundle
-if [ -d "$bundles" ]; then
-  find "$bundles" -mindepth 1 -maxdepth 1 -type d -mtime +30 | while read -r bundle; do
-    [ "$bundle" != "$ORCH_BUNDLE" ] || continue
-    if cat "${ORCH_STATE%/*}"/*/deployments/[1-9]*/bundle 2>/dev/null | grep -qxF -e "${bundle##*/}"; then continue; fi
-    rm -rf "$bundle" || warn "The bundle ${bundle##*/} could not be removed."
+readable=1
+for project in "${ORCH_STATE%/*}"/*/; do
+  # One of another user may name any of them.
+  if [ ! -r "$project" ] || [ ! -x "$project" ]; then readable=0; fi
+done
+if [ "$readable" = 1 ] && [ -d "$bundles" ] && cat "${ORCH_STATE%/*}"/*/deployments/[1-9]*/bundle >bundles.kept; then
+  for link in "${ORCH_STATE%/*}"/*/bundle; do
+    [ ! -L "$link" ] || readlink "$link" | sed 's,.*/,,' >>bundles.kept
   done
+  printf '%s\n' "${ORCH_BUNDLE##*/}" >>bundles.kept
+  find "$bundles" -mindepth 1 -maxdepth 1 -mmin +1440 >bundles.old
+  while read -r bundle; do
+    if grep -qxF -e "${bundle##*/}" bundles.kept; then continue; fi
+    rm -rf "$bundle" || warn "The bundle ${bundle##*/} could not be removed."
+  done <bundles.old
 fi
-rm -f mounted needed needed.ids tagged references references.once rmi.err
+rm -f bundles.kept bundles.old mounted needed needed.ids tagged references references.once rmi.err
 fact releases_removed "$removed"
