@@ -435,7 +435,7 @@ def test_no_right_to_the_directories(host):
     os.chmod(host.base, 0o500)
     if os.geteuid() == 0:
         os.chown(host.base, 0, 0)
-    with pytest.raises(RuntimeError, match="No right to make .*bootstrap"):
+    with pytest.raises(RuntimeError, match="No right to make .*install -d"):
         Client(host)
 
 

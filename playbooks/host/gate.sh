@@ -287,27 +287,31 @@ gate_expect() {
   : >"$gate_tmp/unmet"
   LC_ALL=C awk -f "$ORCH_BUNDLE/json.awk" >"$gate_tmp/flat" || return 1
   awk -F '\t' -v unmet="$gate_tmp/unmet" '
-    function no(text, words) { print text; print name "\t" words want >unmet; exit 1 }
     FNR == NR { type[$1] = $2; value[$1] = $3; next }
     $1 == "" { next }
     {
-      path = $1; op = $2; want = $3; name = path; gsub("\037", ".", name); shown = name " is " value[path]
-      words = op ~ /^(string|number|bool|null)$/ ? "" : op " "; sub("_", " ", words)
-      if (!(path in type)) no(name " is missing", words)
-      t = type[path]; v = value[path]
+      path = $1; op = $2; want = $3; fault = ""; name = path; gsub("\037", ".", name)
+      there = path in value; t = type[path]; v = value[path]; shown = name " is " v
       if (t == "object" || t == "array") shown = name " is an " t
-      if (op == "string") { if (t != "string" || (v "") != (want "")) no(shown ", not " want, words) }
-      else if (op == "bool") { if (t != "bool" || v != want) no(shown ", not " want, words) }
-      else if (op == "null") { if (t != "null") no(shown ", not null", words) }
-      else if (op == "not") { if ((v "") == (want "")) no(shown, words) }
+      if (!there) fault = name " is missing"
+      else if (op == "string") { if (t != "string" || (v "") != (want "")) fault = shown ", not " want }
+      else if (op == "bool") { if (t != "bool" || v != want) fault = shown ", not " want }
+      else if (op == "null") { if (t != "null") fault = shown ", not null" }
+      else if (op == "not") { if ((v "") == (want "")) fault = shown }
+      else if (t != "number") fault = shown ", not a number"
       else {
-        if (t != "number") no(shown ", not a number", words)
         v += 0; bound = want + 0
-        if (op == "number" && v != bound) no(shown ", not " want, words)
-        if (op == "below" && !(v < bound)) no(shown ", not below " want, words)
-        if (op == "above" && !(v > bound)) no(shown ", not above " want, words)
-        if (op == "at_least" && !(v >= bound)) no(shown ", less than " want, words)
-        if (op == "at_most" && !(v <= bound)) no(shown ", more than " want, words)
+        if (op == "number" && v != bound) fault = shown ", not " want
+        if (op == "below" && !(v < bound)) fault = shown ", not below " want
+        if (op == "above" && !(v > bound)) fault = shown ", not above " want
+        if (op == "at_least" && !(v >= bound)) fault = shown ", less than " want
+        if (op == "at_most" && !(v <= bound)) fault = shown ", more than " want
+      }
+      if (fault != "") {
+        words = op ~ /^(string|number|bool|null)$/ ? "" : op " "; sub("_", " ", words)
+        print fault
+        print name "\t" words want >unmet
+        exit 1
       }
     }' "$gate_tmp/flat" "$gate_tmp/expect"
 }
