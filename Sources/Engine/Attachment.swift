@@ -47,6 +47,8 @@ public actor Attachment {
   private var failure: (any Error)?
   private var replyBuffer: [UInt8] = []
   private var greeted = false
+  /// The stub has been sent the bundle, and hasn't yet given way to attach.sh: an `error` is still its own.
+  private var isUnpacking = false
   private var parser: DeploymentLogParser?
   private let logStream: AsyncThrowingStream<LogItem, any Error>
   private let logContinuation: AsyncThrowingStream<LogItem, any Error>.Continuation
@@ -179,13 +181,14 @@ public actor Attachment {
           if let (tag, count) = Self.header(line), tag == "error" {
             guard replyBuffer.count >= feed + 1 + count else { return }
             let text = String(decoding: replyBuffer[(feed + 1)..<(feed + 1 + count)], as: UTF8.self)
-            throw OrchestrateError(.failed, "the host can't be worked with", host: host, cause: text)
+            throw unusable(text)
           }
           replyBuffer.removeFirst(feed + 1)
           continue
         }
         replyBuffer.removeFirst(feed + 1)
-        if line == "N" { try await channel.write(Array("\(bundle.tar.count)\n".utf8) + bundle.tar) }
+        isUnpacking = line == "N"
+        if isUnpacking { try await channel.write(Array("\(bundle.tar.count)\n".utf8) + bundle.tar) }
         greeted = true
         writerWaits?.resume()
         writerWaits = nil
@@ -197,6 +200,8 @@ public actor Attachment {
       guard replyBuffer.count >= feed + 1 + count else { return }
       let body = Array(replyBuffer[(feed + 1)..<(feed + 1 + count)])
       replyBuffer.removeFirst(feed + 1 + count)
+      if isUnpacking, tag == "error" { throw unusable(String(decoding: body, as: UTF8.self)) }
+      isUnpacking = false
       guard !pending.isEmpty else {
         throw OrchestrateError(.internalFault, "the host answered what nobody asked: \(tag)", host: host)
       }
@@ -207,6 +212,10 @@ public actor Attachment {
         pending.removeFirst().continuation.resume(returning: Reply(tag: tag, body: body))
       }
     }
+  }
+
+  private func unusable(_ why: String) -> OrchestrateError {
+    OrchestrateError(.failed, "the host can't be worked with", host: host, cause: why, state: "nothing was changed")
   }
 
   private static func header(_ line: String) -> (tag: String, count: Int)? {

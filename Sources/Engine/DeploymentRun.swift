@@ -654,7 +654,16 @@ public actor DeploymentRun {
       state: stateText(),
       remedy: outcome == .stuck
         ? "mend what stopped the undo, then: orchestrate deploy \(environment) \(fromVersion ?? "VERSION"), which tries it again first; \(stuckHint)"
-        : "orchestrate logs \(environment), mend it, and deploy again")
+        : outcome == .unchanged
+          ? "mend it, then: \(sameCommand)" : "orchestrate logs \(environment), mend it, and deploy again")
+  }
+
+  private var sameCommand: String {
+    switch request.kind {
+    case .deploy(let version): "orchestrate deploy \(request.inventory.environment) \(version)"
+    case .rollback: "orchestrate rollback \(request.inventory.environment)"
+    case .run: "the same command again"
+    }
   }
 
   private var stuckHint: String {

@@ -63,9 +63,10 @@ struct Preparation: Sendable {
       request.playbook.steps.contains(where: { $0.kind != .run })
     else { return }
     let problems = catalog.inspect(context).problems
-    guard let first = problems.first else { return }
+    // A playbook without preflight inspects nothing.
+    let bare = facts["docker_server"].isEmpty ? "Docker" : "Docker Compose"
     throw OrchestrateError(
-      .failed, first, host: host, step: "preflight",
+      .failed, problems.first ?? "\(bare) on the host can't be used: \(facts["docker_error"])", host: host, step: "preflight",
       cause: problems.count == 1 ? nil : problems.dropFirst().joined(separator: "\n"), state: "nothing was changed",
       remedy: "mend it on the host, then: orchestrate doctor \(request.inventory.environment)")
   }

@@ -170,10 +170,12 @@ class Project:
         assert f"({version})" in message["answers"][0]["text"]
 
     def snapshot(self) -> str:
-        """Everything that a failed deployment must leave as it was: files with their hashes, containers, images' local tags, volumes."""
+        """Everything that a failed deployment must leave as it was: files with their hashes, containers and when they started, images' local
+        tags, volumes."""
         return self.host(
             f"sudo find /opt/{self.app} -xdev \\( -type f -exec sha256sum {{}} + \\) -o \\( -type l -printf '%p -> %l\\n' \\) | sort -k 2;"
             "docker ps -a --no-trunc --format '{{.ID}} {{.Names}} {{.State}} {{.Image}}' | sort;"
+            "docker ps -aq --no-trunc | sort | xargs -r docker inspect -f '{{.Id}} started {{.State.StartedAt}} restarts {{.RestartCount}}';"
             "docker images --format '{{.Repository}}:{{.Tag}} {{.ID}}' --filter reference='orchestrate/*/*' | sort; docker volume ls -q | sort"
         )
 

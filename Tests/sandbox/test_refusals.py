@@ -1,6 +1,10 @@
 """Everything that must fail early, say why, and leave the host as it was: compared file by file and container by container."""
 
+import contextlib
+import json
+import random
 import re
+import shlex
 import shutil
 import subprocess
 import time
@@ -16,9 +20,11 @@ def running(project):
     return project
 
 
-def unchanged(project, before):
-    after = project.snapshot()
-    assert after == before, "\n".join(sorted(set(after.splitlines()) ^ set(before.splitlines())))
+def unchanged(project, before, restarted: str = ""):
+    """`restarted`: a pattern for the ids of containers that had to be stopped and were started again."""
+    differ = set(project.snapshot().splitlines()) ^ set(before.splitlines())
+    differ = sorted(line for line in differ if not restarted or not re.match(f"{restarted} started ", line))
+    assert not differ, "\n".join(differ)
     assert project.status()["state"] == "healthy"
     project.assert_nothing_left()
 
@@ -129,18 +135,133 @@ def test_database_down(running):
         running.host(f"docker start {container} && docker update --restart=unless-stopped {container}")
 
 
-def test_full_disk(running):
+@pytest.mark.parametrize("leave", [0, 3 << 20])
+def test_full_disk(running, leave):
     deadline = time.monotonic() + 60
     while running.status()["state"] != "healthy" and time.monotonic() < deadline:
         time.sleep(0.5)
     before = running.snapshot()
-    sandbox("fill", running.droplet, str(3 << 20))
+    if leave == 0:
+        # Not even our own scripts fit.
+        running.host("rm -rf /var/lib/orchestrate/bundle/*")
+    sandbox("fill", running.droplet, str(leave))
     try:
         result = running.deploy("v1.1.0", timeout=120).expect(1)
-        assert re.search("disk|free|space|MiB", result.err)
+        assert re.search("disk is full|Less than 16 MiB are left", result.err), result.err
     finally:
         sandbox("unfill", running.droplet)
     unchanged(running, before)
+
+
+# Stands in the place of the droplet's docker, and fills the disk but for LEAVE bytes when it is called with WORDS.
+FILLING_DOCKER = """\
+#!/bin/sh
+case " $* " in
+*" WORDS "*)
+  if mkdir /tmp/filled 2>/dev/null; then
+    left=$(($(df --output=avail -B1 /var/tmp | tail -n 1) - LEAVE))
+    until fallocate -l "$left" /var/tmp/filler 2>/dev/null; do left=$((left - 65536)); done
+    [ LEAVE != 0 ] || dd if=/dev/zero of=/var/tmp/filler bs=4096 oflag=append conv=notrunc 2>/dev/null || :
+    sync -f /var/tmp
+  fi
+  ;;
+esac
+exec /usr/bin/docker.real "$@"
+"""
+
+
+@contextlib.contextmanager
+def disk_full_at(project, words: str, leave: int = 0):
+    """While it is open the droplet's disk gets full at the first docker command with these words."""
+    script = FILLING_DOCKER.replace("WORDS", words).replace("LEAVE", str(leave))
+    project.host(
+        "rm -rf /tmp/filled && mv /usr/bin/docker /usr/bin/docker.real && "
+        f"printf %s {shlex.quote(script)} >/usr/bin/docker && chmod 755 /usr/bin/docker", user="root")
+    try:
+        yield
+        assert project.host("test -d /tmp/filled && echo filled", check=False) == "filled", f"docker was never called with {words}"
+    finally:
+        project.host("mv /usr/bin/docker.real /usr/bin/docker && rm -rf /tmp/filled /var/tmp/filler", user="root")
+
+
+def as_it_is(project):
+    return project
+
+
+def with_draining(project):
+    """The app is stopped before the backup."""
+    return edited(project, "playbooks/deploy.yml", lambda text: text.replace("rollback: compatible", "rollback: down"))
+
+
+def with_little_room(project):
+    """Preflight asks for little room, and the release is not small."""
+    project = edited(project, "playbooks/deploy.yml", lambda text: text.replace("disk_free: 1GiB", "disk_free: 1MiB"))
+    (project.folder / "redis/large").write_bytes(random.randbytes(16 << 20))
+    return project
+
+
+FULL = [
+    ("release", "ps -aq --no-trunc", 8 << 20, with_little_room, 1),
+    ("pull", "pull", 0, as_it_is, 1),
+    ("backup", "pg_dump -Fc", 0, as_it_is, 1),
+    ("backup", "pg_dump -Fc", 0, with_draining, 3),
+]
+
+
+@pytest.mark.parametrize(("step", "words", "leave", "prepare", "status"), FULL, ids=["release", "pull", "backup", "backup-drained"])
+def test_disk_gets_full_at(running, step, words, leave, prepare, status):
+    project = prepare(running)
+    before, bot = running.snapshot(), running.container("bot")
+    with disk_full_at(running, words, leave):
+        result = project.deploy("v1.1.0", "--json", timeout=120).expect(status)
+        problem = json.loads(result.out.splitlines()[-1])["summary"]["problem"]
+        assert problem["step"] == step, problem
+        assert re.search("disk is full|[Nn]o space left", problem["cause"]), problem
+        assert ("nothing was changed" if status == 1 else "v1.0.0 is current again and healthy") in problem["state"], problem
+        running.assert_nothing_left()
+        running.assert_answers("v1.0.0")
+    unchanged(running, before, restarted="" if status == 1 else bot)
+
+
+@contextlib.contextmanager
+def engine_stopped(project):
+    project.host("systemctl stop docker.socket docker.service", user="root")
+    try:
+        yield
+    finally:
+        project.host("systemctl start docker.socket docker.service", user="root")
+
+
+@contextlib.contextmanager
+def docker_absent(project):
+    project.host("mv /usr/bin/docker /usr/bin/docker.away", user="root")
+    try:
+        yield
+    finally:
+        project.host("mv /usr/bin/docker.away /usr/bin/docker", user="root")
+
+
+WITHOUT_DOCKER = [(engine_stopped, "Cannot connect to the Docker daemon", ".*"), (docker_absent, "installed", "")]
+
+
+@pytest.mark.parametrize(("fault", "why", "restarted"), WITHOUT_DOCKER, ids=[fault[0].__name__ for fault in WITHOUT_DOCKER])
+def test_without_docker_nothing_begins(running, fault, why, restarted):
+    before, number = running.snapshot(), running.history()[0]["number"]
+    with fault(running):
+        for command in (("deploy", "prod", "v1.1.0"), ("plan", "prod", "v1.1.0"), ("backup", "prod")):
+            result = running.run(*command, timeout=60).expect(1)
+            assert why in result.err and "nothing was changed" in result.err, result.err
+            assert "orchestrate doctor prod" in result.err and result.seconds < 15, result.err
+        assert why in running.run("doctor", "prod").expect(1).text
+        status = running.status()
+        assert status["state"] == "unhealthy" and "Docker" in status["reason"], status
+        assert running.host("ls /var/lib/orchestrate/market-bot/open 2>/dev/null || true") == ""
+    deadline = time.monotonic() + 60
+    while running.status()["state"] != "healthy" and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert running.history()[0]["number"] == number, "a deployment was opened"
+    running.assert_answers("v1.0.0")
+    unchanged(running, before, restarted)
 
 
 def test_two_at_once(running):

@@ -48,6 +48,9 @@ write_atomically() {
 # Names on stdin, each ended by a NUL: fsyncs them all, many at once, which a file system answers with one write of its journal.
 sync_all() { xargs -0 -r -n 4 -P 8 sync; }
 
+# PATH: is nothing left on its file system? What a program had to say of that may be lost, with the file that its words went to.
+disk_full() { [ "$(df -P -k "$1" | awk 'END { print $(NF - 2) }')" -lt 64 ]; }
+
 say() { printf '%s\n' "$1"; }
 
 die() {

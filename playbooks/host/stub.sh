@@ -22,15 +22,19 @@ home=$state/bundle/$bundle
 if [ -d "$home" ]; then
   echo H >&2
 else
-  echo N >&2
   new=$state/bundle/.new.$$
+  full() {
+    rm -rf "$new" "$new.tar"
+    fail "No room for our scripts in $state/bundle: the disk is full, or can't be written to."
+  }
   rm -rf "$new"
-  mkdir -p "$new"
+  mkdir -p "$new" 2>/dev/null || full
+  echo N >&2
   read -r size
-  head -c "$size" >"$new.tar"
+  head -c "$size" 2>/dev/null >"$new.tar" || full
   case $(sha256sum <"$new.tar") in "$bundle"*) ;; *) rm -rf "$new"*; fail "The bundle arrived damaged." ;; esac
-  tar -x -C "$new" --no-same-owner -f "$new.tar"
-  find "$new" -exec sync {} +
+  # shellcheck disable=SC2015 # either
+  tar -x -C "$new" --no-same-owner -f "$new.tar" 2>/dev/null && find "$new" -exec sync {} + || full
   mv -T "$new" "$home" 2>/dev/null || [ -d "$home" ]
   sync "$state/bundle"
   rm -rf "$new" "$new.tar"

@@ -106,13 +106,19 @@ began=$up_ms
 dump() {
   pg "$database" pg_dump -Fc -Z "$1" --lock-wait-timeout=10000 -U "$DB_USER" -d "$DB_NAME" >"$partial" 2>"$partial.errors"
 }
+dump_failed() {
+  if disk_full "$backups"; then
+    die "The disk is full: the backup of $DB_NAME does not fit into $backups. orchestrate prune removes old releases and images."
+  fi
+  die "pg_dump failed: $(cat "$partial.errors")"
+}
 compression=zstd:1
 [ "${pg_tool%%.*}" -ge 16 ] || compression=1
 if ! dump "$compression"; then
   # A pg_dump that was built without zstd says so before its first byte.
-  if [ "$compression" != zstd:1 ] || [ -s "$partial" ]; then die "pg_dump failed: $(cat "$partial.errors")"; fi
+  if [ "$compression" != zstd:1 ] || [ -s "$partial" ]; then dump_failed; fi
   compression=gzip:1
-  dump "$compression" || die "pg_dump failed: $(cat "$partial.errors")"
+  dump "$compression" || dump_failed
 fi
 [ -s "$partial" ] || die 'pg_dump wrote nothing.'
 sync "$partial" &

@@ -68,7 +68,7 @@ start_pull() {
     _child=$!
     trap 'kill "$_child" 2>/dev/null; exit 143' TERM
     wait "$_child" || _status=$?
-    echo "$_status" >"$1.status.new"
+    echo "$_status" 2>/dev/null >"$1.status.new" # not on a full disk, which is told below
     mv "$1.status.new" "$1.status"
   ) &
   pids="$pids $!"
@@ -89,6 +89,8 @@ progress() {
   fi
 }
 
+no_space() { die "The disk is full: $1 does not fit. orchestrate prune removes old releases and images."; }
+
 # NUMBER STATUS: its end.
 ended() {
   _reference=$(cat "$1.reference")
@@ -97,10 +99,8 @@ ended() {
     return 0
   fi
   grep -vE ' (Pulling fs layer|Waiting|Verifying Checksum|Download complete|Pull complete|Already exists)$' "$1.out" | tail -n 5 >&2 || : # nothing else
+  if grep -qi 'no space left' "$1.out" || disk_full .; then no_space "$_reference"; fi
   if [ "$2" -gt 128 ]; then die "The pull of $_reference was killed (signal $(($2 - 128)))."; fi
-  if grep -qi 'no space left' "$1.out"; then
-    die "The disk is full: $_reference does not fit. orchestrate prune removes old releases and images."
-  fi
   if grep -qiE 'manifest unknown|not found' "$1.out"; then
     die "The registry has no $_reference: was that version built and pushed?"
   fi
@@ -125,7 +125,10 @@ while :; do
     else
       read -r since pid <"$number.begin"
       # The subshell writes the status whatever happens to its pull; without one it was killed itself.
-      if ! kill -0 "$pid" 2>/dev/null && [ ! -f "$number.status" ]; then die "The pull of $(cat "$number.reference") was killed."; fi
+      if ! kill -0 "$pid" 2>/dev/null && [ ! -f "$number.status" ]; then
+        if disk_full .; then no_space "$(cat "$number.reference")"; fi
+        die "The pull of $(cat "$number.reference") was killed."
+      fi
       if [ ! -s "$number.out" ] && [ $(($(uptime_ms) - since)) -gt $((silence * 1000)) ]; then
         die "The registry of $(cat "$number.reference") does not answer within $silence s."
       fi
