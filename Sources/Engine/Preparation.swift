@@ -59,15 +59,17 @@ struct Preparation: Sendable {
   /// Without Docker nothing can be done on a host, nor undone: told before anything begins, with whatever else is wrong by then.
   func requireDocker(_ catalog: StepCatalog) throws {
     let facts = context.facts
-    guard !facts.values.isEmpty, facts["docker_server"].isEmpty || facts["compose"].isEmpty,
-      request.playbook.steps.contains(where: { $0.kind != .run })
+    let missing = [("docker_server", "Docker"), ("compose", "Docker Compose")].first {
+      facts.values[$0.0]?.isEmpty == true
+    }
+    guard let missing, request.playbook.steps.contains(where: { $0.kind != .run })
     else { return }
     let problems = catalog.inspect(context).problems
     // A playbook without preflight inspects nothing.
-    let bare = facts["docker_server"].isEmpty ? "Docker" : "Docker Compose"
     throw OrchestrateError(
-      .failed, problems.first ?? "\(bare) on the host can't be used: \(facts["docker_error"])", host: host, step: "preflight",
-      cause: problems.count == 1 ? nil : problems.dropFirst().joined(separator: "\n"), state: "nothing was changed",
+      .failed, problems.first ?? "\(missing.1) on the host can't be used: \(facts["docker_error"])", host: host,
+      step: "preflight",
+      cause: problems.count < 2 ? nil : problems.dropFirst().joined(separator: "\n"), state: "nothing was changed",
       remedy: "mend it on the host, then: orchestrate doctor \(request.inventory.environment)")
   }
 
