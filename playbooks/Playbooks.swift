@@ -16,13 +16,16 @@ public enum Playbooks {
   public static let bundle: [EmbeddedFile] = [
     EmbeddedFile(path: "attach.sh", bytes: PackageResources.attach_sh),
     EmbeddedFile(path: "check.sh", bytes: PackageResources.check_sh),
+    EmbeddedFile(path: "closing.sh", bytes: PackageResources.closing_sh),
     EmbeddedFile(path: "containers.sh", bytes: PackageResources.containers_sh),
     EmbeddedFile(path: "facts.sh", bytes: PackageResources.facts_sh),
     EmbeddedFile(path: "gate.sh", bytes: PackageResources.gate_sh),
     EmbeddedFile(path: "json.awk", bytes: PackageResources.json_awk),
+    EmbeddedFile(path: "journal.sh", bytes: PackageResources.journal_sh),
     EmbeddedFile(path: "lib.sh", bytes: PackageResources.lib_sh),
     EmbeddedFile(path: "probe.js", bytes: PackageResources.probe_js),
     EmbeddedFile(path: "probe.py", bytes: PackageResources.probe_py),
+    EmbeddedFile(path: "opening.sh", bytes: PackageResources.opening_sh),
     EmbeddedFile(path: "probe.sh", bytes: PackageResources.probe_sh),
     EmbeddedFile(path: "queries/backups.query.sh", bytes: PackageResources.backups_query_sh),
     EmbeddedFile(path: "queries/health.query.sh", bytes: PackageResources.health_query_sh),
@@ -30,6 +33,7 @@ public enum Playbooks {
     EmbeddedFile(path: "queries/scratch.query.sh", bytes: PackageResources.scratch_query_sh),
     EmbeddedFile(path: "queries/status.query.sh", bytes: PackageResources.status_query_sh),
     EmbeddedFile(path: "recover.service", bytes: PackageResources.recover_service),
+    EmbeddedFile(path: "recovery.sh", bytes: PackageResources.recovery_sh),
     EmbeddedFile(path: "releases.sh", bytes: PackageResources.releases_sh),
     EmbeddedFile(path: "runner.sh", bytes: PackageResources.runner_sh),
     EmbeddedFile(path: "schema.sh", bytes: PackageResources.schema_sh),
@@ -58,6 +62,7 @@ public enum Playbooks {
     EmbeddedFile(path: "steps/seal.apply.sh", bytes: PackageResources.seal_apply_sh),
     EmbeddedFile(path: "steps/seal.undo.sh", bytes: PackageResources.seal_undo_sh),
     EmbeddedFile(path: "switch.sh", bytes: PackageResources.switch_sh),
+    EmbeddedFile(path: "undoing.sh", bytes: PackageResources.undoing_sh),
   ]
 
   /// The command line of the exec channel that begins the conversation.

@@ -1,0 +1,121 @@
+# shellcheck shell=sh disable=SC2015,SC2016,SC2034,SC2154,SC2164 # as in runner.sh, which sets -e; and what the parts share with each other
+# The lock, and a new deployment's directory. Sourced by runner.sh.
+
+# DESCRIPTOR HOLDER-FILE [-s]: its lock, within our patience. Once a second it is asked whether anybody still waits for us: a queue of the
+# departed would hold up who comes after them.
+lock() {
+  ! flock ${3:+"$3"} -n "$1" || return 0
+  [ "$wait" = 0 ] || wake "$start/wake" "queued $2"
+  while clock && [ $((_patience - up_ms)) -gt 0 ]; do
+    _rest=$((_patience - up_ms < 1000 ? _patience - up_ms + 1000 : 2000)) # 1000 more, for the leading zeros
+    ! flock ${3:+"$3"} -w "$((_rest / 1000 - 1)).${_rest#?}" "$1" || return 0
+    ! client_gone || exit 75
+  done
+  refuse "$2"
+}
+
+take_lock() {
+  clock
+  _patience=$((up_ms + wait * 1000))
+  [ "$wait" -gt 0 ] || _patience=$((up_ms + 500)) # the one before us may be on its last line
+  # Whoever closes an interrupted deployment is soon done, and nobody's rival.
+  if grep -qs '"recovering":true' holder && [ "$wait" -lt 120 ]; then
+    _patience=$((up_ms + 120000))
+    wake "$start/wake" recovering
+  fi
+  exec 8>>"$base/lock" 9>>lock
+  lock 8 "$base/holder" -s
+  lock 9 "$ORCH_STATE/holder"
+  process_identity $$
+  echo "$REPLY" >runner.pid
+  wake "$start/wake" running
+}
+
+# MEMBER: its string in the opener's JSON, in REPLY.
+request_member() {
+  case $request in
+    *"\"$1\":\""*)
+      REPLY=${request##*"\"$1\":\""}
+      REPLY=${REPLY%%\"*}
+      ;;
+    *) REPLY= ;;
+  esac
+}
+
+# A project belongs to one environment of one application.
+check_identity() {
+  request_member environment
+  _identity=$REPLY
+  request_member app
+  _identity="$_identity $REPLY"
+  if [ -s identity ]; then
+    first_line identity
+    [ "$REPLY" = "$_identity" ] || fail_start identity \
+      "The project $ORCH_PROJECT on this host belongs to \"$REPLY\" (environment, application), not to \"$_identity\"."
+  else
+    echo "$_identity" | write_atomically identity
+  fi
+}
+
+# 16 MiB each that the undo gives back first, so that a full disk can't keep it from working.
+allocate_reserve() {
+  for _reserve in "$ORCH_STATE/reserve" "$ORCH_OPT/.reserve"; do
+    fallocate -l 16M "$_reserve" || dd if=/dev/zero of="$_reserve" bs=1M count=16 2>/dev/null || {
+      free_reserve
+      fail_start space "Less than 16 MiB are left for ${_reserve%/*}: nothing was changed."
+    }
+  done
+}
+
+free_reserve() { rm -f "$ORCH_STATE/reserve" "$ORCH_OPT/.reserve"; }
+
+# The directory appears at once, with its first event in it.
+new_deployment() {
+  first_line sequence
+  _number=$((${REPLY:-0} + 1))
+  for _directory in deployments/[1-9]*; do
+    [ ! -d "$_directory" ] || [ "${_directory#*/}" -lt "$_number" ] || _number=$((${_directory#*/} + 1))
+  done
+  rm -rf deployments/.new
+  mkdir -p deployments/.new
+  current_release
+  _previous=$REPLY
+  clock
+  _epoch=$(($(now_ms) - up_ms))
+  _key=$opener
+  (
+    cd deployments/.new
+    echo "$_previous" >previous
+    echo "${own_bundle##*/}" >bundle
+    echo "$_key $_epoch" >key
+    printf '%s\n' "${request%\}}$comma\"number\":$_number,\"opened\":$((_epoch + up_ms))}" >holder.json
+    mkfifo inbox
+    : >log
+    record opened "\"number\":$_number,\"previous\":${_previous:-null}" late
+    echo "$_number" >../../sequence.new
+    printf '%s\0' journal.jsonl previous bundle key holder.json . ../../sequence.new | sync_all
+  ) || fail_start space "The new deployment's journal cannot be written: nothing was changed."
+  mv -T deployments/.new "deployments/$_number"
+  mv sequence.new sequence
+  echo "$_number" >open
+  cp "deployments/$_number/holder.json" holder
+  sync . deployments
+  opened_at=$up_ms
+  load "$_number"
+}
+
+# A child writes a line each second. It holds only the writing end: once the runner is gone, the next line ends it.
+start_ticker() {
+  exec 3<>inbox
+  exec 4>inbox
+  (
+    exec 3>&- 8>&- 9>&-
+    while sleep 1; do echo tick >&4 || exit 0; done
+  ) &
+  ticker=$!
+}
+
+stop_ticker() {
+  [ -z "$ticker" ] || kill "$ticker" 2>/dev/null || : # gone already
+  ticker=
+}
