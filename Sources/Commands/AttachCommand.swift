@@ -10,6 +10,7 @@ struct AttachCommand: AsyncParsableCommand {
     abstract: "Follow the running deployment, or show how the last one ended.",
     discussion: """
       Exit status: that of the deployment: 0 committed, 1 failed and nothing was changed, 3 rolled back, 4 the rollback failed.
+      Ctrl-C leaves (7), and the deployment goes on.
 
       Examples:
         orchestrate attach prod
@@ -23,6 +24,10 @@ struct AttachCommand: AsyncParsableCommand {
     let command = try ReadingCommand(global, environment: environment)
     let screen = DeploymentScreen(global, context: command.session.context)
     let follower = DeploymentFollower(host: command.host.name, paths: command.paths) { screen.view.handle($0) }
+    let name = command.inventory.environment
+    let interrupts = Interrupts { _ in
+      leaveNow(screen, "left; the deployment goes on, on the host: orchestrate attach \(name)")
+    }
     let secrets = HostSecrets(command.session, inventory: command.inventory)
     let summary = try await command.converse { attachment in
       let facts = HostFacts(parsing: try await attachment.request("facts").text)
@@ -30,6 +35,7 @@ struct AttachCommand: AsyncParsableCommand {
       screen.view.handle(.secrets(try await secrets.values(attachment, deployment: number)))
       return try await follower.follow(attachment, inventory: command.inventory)
     }
+    interrupts.end()
     screen.end()
     if summary.exitStatus != 0 { throw ExitCode(summary.exitStatus) }
   }

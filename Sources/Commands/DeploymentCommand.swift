@@ -60,7 +60,7 @@ struct DeploymentCommand: Sendable {
       switch policy.withLock({ $0.action(on: kind, canAsk: asks && hasForeground()) }) {
       case .ask: Task { await run.askToStop(reason: reason(of: kind)) }
       case .abort: Task { await run.interrupt(reason: reason(of: kind)) }
-      case .leave: leaveNow(screen: screen, environment: name)
+      case .leave: leaveNow(screen, "left at once; the host undoes or finishes by itself: orchestrate attach \(name)")
       case .nothing: break
       }
     }
@@ -94,10 +94,9 @@ struct DeploymentCommand: Sendable {
   }
 }
 
-/// The second Ctrl-C or SIGTERM: nothing is waited for; the host's lease does the rest.
-private func leaveNow(screen: DeploymentScreen, environment: String) {
-  screen.view.handle(
-    .warning(host: nil, text: "left at once; the host undoes or finishes by itself: orchestrate attach \(environment)"))
+/// Nothing is waited for; the host goes on without us.
+func leaveNow(_ screen: DeploymentScreen, _ text: String) -> Never {
+  screen.view.handle(.warning(host: nil, text: text))
   screen.end()
   exitProcess(ExitStatus.outcomeUnknown.rawValue)
 }

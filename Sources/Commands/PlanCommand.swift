@@ -4,6 +4,7 @@ internal import Diagnostics
 internal import Engine
 internal import Inventory
 internal import Steps
+internal import Synchronization
 internal import Views
 
 struct PlanCommand: AsyncParsableCommand {
@@ -58,6 +59,8 @@ struct PlanCommand: AsyncParsableCommand {
       sha256: { SHA256.hex($0) },
       emit: { if case .secrets(let secrets) = $0 { masker.add(secrets) } })
     run.pulls = pull
+    let flights = Mutex(0), began = ContinuousClock.now
+    run.measured = { count in flights.withLock { $0 = count } }
     let plan: Plan
     do {
       plan = try await run.run(version: version)
@@ -65,10 +68,16 @@ struct PlanCommand: AsyncParsableCommand {
       error.cause = error.cause.map { masker.mask($0) }
       throw error
     }
+    let timings =
+      global.timings
+      ? CommandTimings(
+        host: host.name, connect: await connector.timings, flights: flights.withLock { $0 },
+        seconds: began.duration(to: .now).seconds) : nil
     await connector.close()
     if global.format(context) == .json {
-      context.payload(masker.mask(jsonValue(of: plan).text()) + "\n")
+      context.payload(masker.mask(jsonValue(of: plan).with(timings).text()) + "\n")
     } else {
+      if let timings { context.narrate(text(of: timings, style: context.errorStyle)) }
       context.payload(masker.mask(text(of: plan, style: context.style)))
     }
     if !plan.problems.isEmpty { throw ExitCode(ExitStatus.failed.rawValue) }

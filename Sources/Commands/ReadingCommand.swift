@@ -1,6 +1,7 @@
 internal import Diagnostics
 internal import Engine
 internal import Inventory
+internal import Synchronization
 internal import Views
 
 #if canImport(FoundationEssentials)
@@ -15,6 +16,8 @@ struct ReadingCommand: Sendable {
   let loaded: (project: Project, inventory: Inventory, warnings: [Diagnostic])
   let host: HostEntry
   let connector: HostConnector
+  /// Of the conversation, once it has ended; for `--timings`.
+  let timings = TimingsBox()
 
   init(_ global: GlobalOptions, environment: String?) throws {
     session = ProjectSession(global)
@@ -29,9 +32,14 @@ struct ReadingCommand: Sendable {
 
   /// Runs the body with a conversation, and ends both however it ends.
   func converse<Answer: Sendable>(_ body: (Attachment) async throws -> Answer) async throws -> Answer {
+    let began = ContinuousClock.now
     let attachment = try await connector.attach()
     do {
       let answer = try await body(attachment)
+      let measured = CommandTimings(
+        host: host.name, connect: await connector.timings, flights: await attachment.flights,
+        seconds: began.duration(to: .now).seconds)
+      timings.value.withLock { $0 = measured }
       await attachment.close()
       await connector.close()
       return answer
@@ -70,12 +78,28 @@ struct ReadingCommand: Sendable {
     text: (_ style: Style, _ width: Int) -> String
   ) throws {
     let context = session.context
+    let timings = global.timings ? timings.value.withLock { $0 } : nil
     if global.format(context) == .json {
-      context.payload(jsonValue(of: document).masked(by: masker).text() + "\n")
+      context.payload(jsonValue(of: document).with(timings).masked(by: masker).text() + "\n")
     } else {
+      if let timings { context.narrate(Views.text(of: timings, style: context.errorStyle)) }
       let width = context.standardOutputIsTerminal ? terminalSize().columns : 120
       context.payload(masker.mask(text(context.style, width)))
     }
+  }
+}
+
+/// What a conversation has cost.
+final class TimingsBox: Sendable {
+  let value = Mutex<CommandTimings?>(nil)
+}
+
+extension JSONValue {
+  /// The document with its `timings`, if they were asked for.
+  func with(_ timings: CommandTimings?) -> JSONValue {
+    guard let timings, case .object(var object) = self else { return self }
+    object["timings"] = jsonValue(of: timings)
+    return .object(object)
   }
 }
 

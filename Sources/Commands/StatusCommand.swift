@@ -65,7 +65,9 @@ struct LockCommand: AsyncParsableCommand {
     abstract: "Who holds the lock, since when and why; --abort asks the holder to undo.",
     discussion: """
       A lock is never removed: the kernel frees it with its holder, and whoever takes it next closes what was left open.
-      Where the holder is gone, --abort closes what it left at once: undone, or finished if it was committed.
+      --abort waits 30 s for the end: the running step is never killed, and may take longer. Where the holder is gone, --abort closes what
+      it left at once: undone, or finished if it was committed.
+      Exit status: 0 it has ended; 7 it hasn't yet, and `attach` follows it; 4 the undo failed; 1 it can't be aborted.
 
       Examples:
         orchestrate lock prod
@@ -80,51 +82,23 @@ struct LockCommand: AsyncParsableCommand {
 
   func run() async throws {
     let command = try ReadingCommand(global, environment: environment)
-    let report = try await command.converse { attachment in
+    let (report, heartbeat, fault) = try await command.converse { attachment in
+      async let heartbeat = attachment.request("get \(command.paths.state)/heartbeat")
       let report = try await command.report(attachment)
-      guard abort, let number = Int(report.facts["open"]) else { return report }
-      try await end(number, isRunning: report.facts["locked"] == "1", attachment, command)
-      return try await command.report(attachment)
+      guard abort, let number = Int(report.facts["open"]) else {
+        return (report, try await heartbeat.found, OrchestrateError?.none)
+      }
+      let ending = LockAbort(number: number, reason: reason, attachment: attachment, command: command)
+      let fault = try await ending.run(isRunning: report.facts["locked"] == "1")
+      return (try await command.report(attachment), try await heartbeat.found, fault)
     }
     var host = LockDocument.Host(host: command.host.name, locked: report.facts["locked"] == "1")
     host.holder = report.holder
     host.openDeployment = Int(report.facts["open"])
+    if host.openDeployment != nil { host.heartbeatAge = report.facts.age(ofBeat: heartbeat ?? "") }
     let document = LockDocument(environment: command.inventory.environment, app: command.inventory.app, hosts: [host])
     try command.answer(document, global) { document.text(width: $1, style: $0) }
-  }
-
-  private func end(_ number: Int, isRunning: Bool, _ attachment: Attachment, _ command: ReadingCommand) async throws {
-    let host = command.host.name, environment = command.inventory.environment
-    guard isRunning else {
-      // Nobody is left who could be asked: whoever takes the lock closes what is open.
-      let reply = try await attachment.request("recover \(SecureRandom.word(16).lowercased())")
-      if let fault = Self.fault(ofRecovery: reply, host: host, environment: environment) { throw fault }
-      return
-    }
-    let why = Array((reason ?? "aborted by `orchestrate lock --abort`").utf8)
-    let reply = try await attachment.request("abort \(number) \(why.count)", body: why)
-    guard reply.tag == "ok" else {
-      throw OrchestrateError(.failed, "the deployment can't be aborted", host: host, cause: reply.text)
-    }
-  }
-
-  /// Nil: everything that was open is closed.
-  static func fault(ofRecovery reply: Reply, host: String, environment: String) -> OrchestrateError? {
-    switch reply.tag {
-    case "recovered" where reply.text.split(separator: "\n").contains { $0.hasSuffix(" stuck") }:
-      OrchestrateError(
-        .rollbackFailed, "the undo failed: the host may be between two releases", host: host,
-        remedy: "orchestrate attach \(environment) shows its log")
-    case "recovered": nil
-    case "locked":
-      OrchestrateError(
-        .locked, "somebody else has the lock now, and closes what was open", host: host,
-        remedy: "orchestrate lock \(environment)")
-    default:
-      OrchestrateError(
-        .failed, "what was left open couldn't be closed", host: host, cause: reply.text,
-        remedy: "orchestrate doctor \(environment)")
-    }
+    if let fault { throw fault }
   }
 }
 

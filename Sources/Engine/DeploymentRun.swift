@@ -239,6 +239,14 @@ public actor DeploymentRun {
 
   /// The release that was current when the lock was granted, as the log's first event says; nil: none.
   private func previousAtOpening() async throws -> Int? {
+    // It is written already. Where it doesn't come, whoever shows the log on the host has died: a new connection brings another.
+    let used = attachment, client = client
+    let watch = Task { [weak self, host] in
+      do { try await client.sleep(.seconds(30)) } catch { return }
+      try? await self?.reconnect(
+        after: OrchestrateError(.unreachable, "the host doesn't show the deployment's log", host: host), on: used)
+    }
+    defer { watch.cancel() }
     while let item = try await nextLogItem() {
       logOffset = item.end
       guard case .event(let event) = item.content, event.name == "opened" else { continue }
@@ -255,6 +263,11 @@ public actor DeploymentRun {
       }
       number = granted
       preparation.context.number = granted
+      for line in reply.text.split(separator: "\n").dropFirst() {
+        let words = line.split(separator: " ").map(String.init)
+        guard words.count == 2, let closed = Int(words[0]) else { continue }
+        emit(.recovered(host: host, number: closed, outcome: words[1]))
+      }
     case "locked":
       throw lockedError(holder: reply.text)
     case "error" where reply.text.hasPrefix("stuck "):

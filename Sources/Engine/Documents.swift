@@ -355,3 +355,21 @@ public struct InventoryDocument: Sendable, Equatable, Codable {
     vars = [:]
   }
 }
+
+/// Where the time of a command went that is no deployment (`--timings`): one of the documented members (docs/json-output.md).
+public struct CommandTimings: Sendable, Equatable, Codable {
+  public var host: String
+  /// Nil: no connection was made.
+  public var connect: ConnectTimings?
+  /// After authentication: the channel, the command on it, then each exchange that was waited for.
+  public var roundTrips: Int
+  /// In all, with the connection.
+  public var seconds: Double
+
+  public init(host: String, connect: ConnectTimings?, flights: Int, seconds: Double) {
+    self.host = host
+    self.connect = connect
+    roundTrips = 2 + flights
+    self.seconds = seconds
+  }
+}

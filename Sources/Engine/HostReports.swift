@@ -45,6 +45,17 @@ extension LockHolder {
   }
 }
 
+extension HostFacts {
+  /// Seconds since a beat of the client (file `heartbeat`: boot id and uptime); nil: none of this boot.
+  public func age(ofBeat text: String) -> Double? {
+    let words = text.split(whereSeparator: \.isWhitespace)
+    guard words.count == 2, words[0] == self["boot_id"], let beat = Double(words[1]), let now = Double(self["uptime"]),
+      now >= beat
+    else { return nil }
+    return ((now - beat) * 100).rounded() / 100
+  }
+}
+
 extension BackupEntry {
   /// The receipt beside a dump.
   public init?(receipt text: some StringProtocol) {
@@ -207,6 +218,34 @@ extension HealthDocument.Probe {
       let reason = value["reason"]?.stringValue ?? "", answer = value["answer"]?.stringValue ?? ""
       probe.message = [reason, answer].filter { !$0.isEmpty }.joined(separator: ": ")
       return probe
+    }
+  }
+}
+
+/// How far a deployment is, by its journal (docs/runner.md, "Events").
+public struct JournalReport: Sendable, Equatable {
+  /// The step that runs, and since when (milliseconds since 1970).
+  public var step: String?
+  public var since: Int64?
+  public var isUndoing = false
+  public var committed = false
+  public var outcome: DeploymentOutcome?
+
+  public init(journal: String) {
+    for line in journal.split(separator: "\n") {
+      guard let value = try? JSONValue(parsing: String(line)), let event = value["event"]?.stringValue else { continue }
+      switch event {
+      case "started":
+        step = value["step"]?.stringValue.map(StepBatch.name(of:))
+        since = value["t"]?.numberValue.map { Int64($0) }
+      case "ended", "undoing":
+        step = nil
+        since = nil
+        isUndoing = isUndoing || event == "undoing"
+      case "committed": committed = true
+      case "closed": outcome = value["outcome"]?.stringValue.flatMap(DeploymentOutcome.init)
+      default: break
+      }
     }
   }
 }

@@ -11,6 +11,8 @@ public struct PlanRun: Sendable {
   public var sha256: @Sendable ([UInt8]) -> String
   /// Without it nothing is pulled, and what only the images know is unknown.
   public var pulls = true
+  /// Is told the exchanges with the host that were waited for.
+  public var measured: @Sendable (Int) -> Void = { _ in }
   public var emit: @Sendable (DeploymentEvent) -> Void
 
   public init(
@@ -41,6 +43,7 @@ public struct PlanRun: Sendable {
   /// What was fetched for the plan alone goes again; a host that can't be asked any more keeps it for `prune`.
   private func end(_ attachment: Attachment) async {
     _ = try? await attachment.request("query plan 0", body: [])
+    measured(await attachment.flights)
     await attachment.close()
   }
 

@@ -324,9 +324,18 @@ private struct Screen {
     }
   }
 
-  private func parts(of timings: ConnectTimings) -> String {
-    let parts = [("tcp", timings.tcp), ("handshake", timings.handshake), ("authentication", timings.authentication)]
-      .compactMap { name, value in value.map { "\(name) \(durationText($0))" } }
-    return parts.isEmpty ? "" : " (\(parts.joined(separator: ", ")))"
-  }
+}
+
+/// ` (tcp 1 ms, handshake …)`, or nothing.
+private func parts(of timings: ConnectTimings) -> String {
+  let parts = [("tcp", timings.tcp), ("handshake", timings.handshake), ("authentication", timings.authentication)]
+    .compactMap { name, value in value.map { "\(name) \(durationText($0))" } }
+  return parts.isEmpty ? "" : " (\(parts.joined(separator: ", ")))"
+}
+
+/// One line, for `--timings`.
+public func text(of timings: CommandTimings, style: Style = Style(colour: false)) -> String {
+  let connected = timings.connect.map { "connected in \(durationText($0.total))\(parts(of: $0)), " } ?? ""
+  let trips = "\(timings.roundTrips) round trips, \(durationText(timings.seconds)) in all"
+  return style.dim("\(timings.host): \(connected)\(trips)") + "\n"
 }

@@ -18,7 +18,30 @@ import Views
     (Reply(tag: "error", body: Array("runner no".utf8)), .failed),
   ])
   func whatALockAbortWithoutAHolderBecomes(reply: Reply, code: ErrorCode?) {
-    #expect(LockCommand.fault(ofRecovery: reply, host: "bot-1", environment: "prod")?.code == code)
+    #expect(LockAbort.fault(ofRecovery: reply, host: "bot-1", environment: "prod")?.code == code)
+  }
+}
+
+@Suite struct LockAbortTests {
+  private func journal(_ lines: String...) -> JournalReport {
+    JournalReport(journal: lines.map { #"{"event":\#($0)}"# }.joined(separator: "\n") + "\n{\"event\":\"torn")
+  }
+
+  @Test func whatTheDeploymentDoesIsTold() {
+    let started = #""started","step":"07-migrate","t":60000"#
+    #expect(
+      LockAbort.doing(journal(started), now: 102_500).hasPrefix("the step migrate has run for 42 s and isn't killed"))
+    #expect(LockAbort.doing(journal(started, #""ended","step":"07-migrate""#), now: 1) == "it undoes now")
+    #expect(LockAbort.doing(journal(started, #""undoing","reason":"aborted""#), now: 1) == "it is undoing")
+  }
+
+  @Test(arguments: [
+    ("undone", nil), ("unchanged", nil), ("committed", ErrorCode.failed), ("stuck", .rollbackFailed),
+    ("x", .outcomeUnknown),
+  ])
+  func howItEndedIsAStatus(outcome: String, code: ErrorCode?) {
+    let report = journal(#""closed","outcome":"\#(outcome)""#)
+    #expect(LockAbort.fault(after: report, number: 7, host: "bot-1", environment: "prod")?.code == code)
   }
 }
 

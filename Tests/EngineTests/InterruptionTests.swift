@@ -65,7 +65,7 @@ import Testing
 
   /// Time passes at once, except for whoever thinks about a question.
   private static let fast: @Sendable (Duration) async throws -> Void = { duration in
-    if duration > .seconds(100) { try await Task.sleep(for: .seconds(3600)) } else { await Task.yield() }
+    if duration > .seconds(20) { try await Task.sleep(for: .seconds(3600)) } else { await Task.yield() }
     try Task.checkCancellation()
   }
 
@@ -147,6 +147,28 @@ import Testing
     #expect(await run.run().exitStatus == 0)
     let holder = LockHolder(who: "grace@desk", since: "2026-11-21T02:00:00Z", number: 6)
     #expect(told.withLock { $0 } == [.waitingForLock(host: "bot-1", holder: holder, limit: 600)])
+  }
+
+  @Test func whatHadBeenLeftOpenIsTold() async throws {
+    await host.set { $0.recovered = ["6 undone", "5 committed"] }
+    let told = Mutex<[DeploymentEvent]>([])
+    let run = await run(
+      try Fixtures.request(), emit: { event in if case .recovered = event { told.withLock { $0.append(event) } } })
+    #expect(await run.run().number == 7)
+    let expected = [(6, "undone"), (5, "committed")].map {
+      DeploymentEvent.recovered(host: "bot-1", number: $0.0, outcome: $0.1)
+    }
+    #expect(told.withLock { $0 } == expected)
+  }
+
+  @Test func aLogThatIsntShownAfterTheGrantIsAskedForAgain() async throws {
+    await host.set { $0.hidesLog = true }
+    let clock: @Sendable (Duration) async throws -> Void = { duration in
+      if duration != .seconds(30) { try await Task.sleep(for: .seconds(3600)) }
+    }
+    let summary = await run(try Fixtures.request(), clock: clock).run()
+    #expect(summary.exitStatus == 0)
+    #expect(await host.connections == 2)
   }
 
   @Test func aHostWithoutAWordIsGivenUpWhileTheLockIsAskedFor() async throws {

@@ -25,6 +25,10 @@ actor ScriptedHost {
   var openError: String?
   /// The connection breaks at each message of this name.
   var breaksAtMessage: String?
+  /// What was closed before ours was opened.
+  var recovered: [String] = []
+  /// Who opens is shown no log; who follows is.
+  var hidesLog = false
   /// Nothing more happens after the result of a client-side step.
   var staysAfterResult = false
   /// Bodies of the signs of life before the lock is granted.
@@ -77,9 +81,9 @@ actor ScriptedHost {
       if let lockedBy { return channel.reply("locked", lockedBy) }
       nonce = words[1]
       opened = true
-      subscribers = [channel]
+      subscribers = hidesLog ? [] : [channel]
       for wait in waits { channel.reply("waiting", wait) }
-      channel.reply("granted", "7")
+      channel.reply("granted", (["7"] + recovered).joined(separator: "\n"))
       event("opened", #""number":7,"previous":null"#)
     case "follow":
       channel.reply("following", runner ?? (closed ? "ended" : "live"))

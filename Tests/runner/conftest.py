@@ -167,6 +167,7 @@ class Client:
         body = json.dumps({"environment": "test", "app": "app", "who": "tester", **request}, separators=(",", ":")).encode()
         tag, text = self.ask(f"open {self.nonce} {lease} {wait} {len(body)}", body)
         if tag == "granted":
+            text, *self.recovered = text.split("\n")  # what had been left open, and how it was closed
             self.n = int(text)
         return tag, text
 

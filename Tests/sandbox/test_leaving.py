@@ -16,13 +16,22 @@ from test_crashes import consistent, settled, wait_for_step
 
 CTRL_C = b"\x03"
 QUESTION = "Abort or detach?"
+BEFORE = "v1.4.0"
 SLOW = "v1.6.0-slowstart"  # half a minute in its health gate: time for a person
 
 
 @pytest.fixture(scope="module")
-def running(project):
-    project.deploy("v1.4.0").expect(0)  # whose schema every later version here can read
+def deployed(project):
+    project.deploy(BEFORE).expect(0)
     return project
+
+
+@pytest.fixture
+def running(deployed):
+    if deployed.current() != BEFORE:
+        deployed.run("rollback", "prod", "--yes").expect(0)
+    assert deployed.current() == BEFORE
+    return deployed
 
 
 class Person:
@@ -54,6 +63,10 @@ class Person:
             assert time.monotonic() < deadline, f"no {text!r} within {timeout} s:\n{self.seen[-3000:]}"
             assert self._read(1) or self.poll() is None, f"ended ({self.status}) without {text!r}:\n{self.seen[-3000:]}"
         self.at = self.seen.index(text, self.at) + len(text)
+
+    def text(self, start=0):
+        """What was seen from there on, without colours and cursor moves."""
+        return re.sub(r"\x1b(\[[0-9;]*[A-Za-z]|[78])", "", self.seen[start:])
 
     def send(self, data):
         os.write(self.master, data)
@@ -93,26 +106,24 @@ def asked_during(project, step, target, *more):
 
 
 def test_abort_is_chosen(running):
-    before = running.current()
     person = asked_during(running, "health", SLOW)
-    question = person.seen[person.seen.rindex("Interrupted;"):]
-    assert re.search(r"abort\s+.*the host undoes: " + re.escape(before) + " stays", question), question
+    question = person.text(person.seen.rindex("Interrupted;"))
+    assert re.search(r"abort\s+.*the host undoes: " + re.escape(BEFORE) + " stays", question), question
     assert "detach  the host goes on without this client: orchestrate attach prod" in question
     person.send(b"abx\x7f\r")  # raw bytes: a mistake taken back, and Return
     assert person.end() == 3, person.seen[-3000:]
     assert "interrupted by Ctrl-C" in person.seen
-    assert running.current() == before
-    consistent(running, before)
+    assert running.current() == BEFORE
+    consistent(running, BEFORE)
 
 
 def test_the_deployment_goes_on_under_the_question(running):
     """Nobody answers: the step that was running ends, is shown, and so is the outcome."""
     person = asked_during(running, "backup", SLOW)
     assert person.end() == 0, person.seen[-3000:]
-    assert "committed: release" in person.seen[person.at:]
+    assert "committed: release" in person.text(person.at)
     assert running.current() == SLOW
     consistent(running, SLOW)
-    running.run("rollback", "prod", "--yes").expect(0)
 
 
 def test_detach_is_chosen(running):
@@ -123,22 +134,19 @@ def test_detach_is_chosen(running):
     running.run("attach", "prod").expect(0)
     assert running.current() == SLOW
     consistent(running, SLOW)
-    running.run("rollback", "prod", "--yes").expect(0)
 
 
 def test_a_second_time_leaves_at_once(running):
-    before = running.current()
     person = asked_during(running, "health", SLOW, "--lease", "5s")
     person.send(CTRL_C)
     assert person.end(10) == 7, person.seen[-3000:]
     assert "orchestrate attach prod" in person.seen[person.at:]
     assert running.run("attach", "prod").status == 3
-    assert settled(running, 60) == before
-    consistent(running, before)
+    assert settled(running, 60) == BEFORE
+    consistent(running, BEFORE)
 
 
 def test_sigterm_twice_leaves_with_the_command(running):
-    before = running.current()
     client = running.start("deploy", "prod", SLOW, "--lease", "5s")
     wait_for_step(running, "health", client)
     # Two signals that come close together would be one: the first is seen by what the host was asked.
@@ -152,12 +160,11 @@ def test_sigterm_twice_leaves_with_the_command(running):
     out, err = client.communicate(timeout=10)
     assert client.returncode == 7, (out + err)[-3000:]
     assert "orchestrate attach prod" in err
-    assert settled(running, 60) == before
-    consistent(running, before)
+    assert settled(running, 60) == BEFORE
+    consistent(running, BEFORE)
 
 
 def test_a_terminal_that_is_closed_is_an_interruption(running):
-    before = running.current()
     person = Person(running, "deploy", "prod", SLOW, "--yes")
     wait_for_step(running, "health", person)
     os.close(person.master)  # the kernel sends SIGHUP; what is written from now on fails
@@ -166,8 +173,8 @@ def test_a_terminal_that_is_closed_is_an_interruption(running):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert person.status == 3
-    assert running.history()[0]["reason"].startswith("interrupted: the terminal was closed") or running.history()[0]["outcome"] == "undone"
-    consistent(running, before)
+    assert running.history()[0]["outcome"] == "undone"
+    consistent(running, BEFORE)
 
 
 def queued(project):
@@ -194,10 +201,33 @@ def test_who_waits_for_the_lock_is_told_and_leaves_no_runner_behind(running, how
     second.communicate(timeout=20)
     assert second.returncode == (1 if how == signal.SIGINT else -how)
     deadline = time.monotonic() + 10
-    while len(running.host("pgrep -f '[r]unner.sh open market-bot' | head").split()) > 1:
+    # Runners by their nonces: each has children of the same command line.
+    while len(running.host("pgrep -af '[r]unner.sh open market-bot' | awk '{ print $6 }' | sort -u").split()) != 1:
         assert time.monotonic() < deadline, "the runner of the departed still waits for the lock"
         time.sleep(0.1)
     first.send_signal(signal.SIGINT)
     first.communicate(timeout=90)
     assert running.history()[0]["outcome"] == "undone"
     running.assert_nothing_left()
+
+
+def test_lock_abort_tells_what_becomes_of_it(running):
+    client = running.start("deploy", "prod", SLOW)
+    wait_for_step(running, "health", client)
+    shown = json.loads(running.run("lock", "prod", "--json").expect(0).out)["hosts"][0]
+    assert shown["locked"] and shown["heartbeat_age"] < 30
+    result = running.run("lock", "prod", "--abort", "--reason", "grace says so", "--timings").expect(0)
+    assert re.search(r"deployment \d+ is asked to undo; the step health has run for \d+ s", result.err), result.text
+    assert re.search(r"connected in .* round trips, .* in all", result.err), result.text
+    out, err = client.communicate(timeout=90)
+    assert client.returncode == 3 and "grace says so" in err
+    running.assert_nothing_left()
+
+
+def test_timings_of_status_and_plan(running):
+    status = json.loads(running.run("status", "prod", "--timings", "--json").expect(0).out)["timings"]
+    assert 3 <= status["round_trips"] <= 6 and 0 < status["connect"]["total"] <= status["seconds"]
+    plan = json.loads(running.run("plan", "prod", SLOW, "--timings", "--json").expect(2).out)["timings"]
+    assert status["round_trips"] < plan["round_trips"] <= 15
+    assert "round trips" in running.run("plan", "prod", SLOW, "--no-pull", "--timings").expect(2).err
+    assert "timings" not in json.loads(running.run("status", "prod", "--json").expect(0).out)

@@ -205,9 +205,9 @@ start_runner() {
   _verdict=$REPLY
   case $_verdict in
     granted*)
-      first_line "$ORCH_STATE/open"
-      reply granted "${_verdict#granted }"
-      follow "${_verdict#granted }" 0
+      _verdict=${_verdict#granted }
+      reply granted "$_verdict"
+      follow "${_verdict%%[!0-9]*}" 0
       ;;
     locked*) reply locked "${_verdict#locked }" ;;
     recovered*) reply recovered "${_verdict#recovered

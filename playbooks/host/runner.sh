@@ -322,7 +322,8 @@ changed=0
 new_deployment
 start_ticker
 ln -sfn "../bundle/${own_bundle##*/}" "$ORCH_STATE/bundle"
-verdict "granted $N"
+verdict "granted $N${recovered:+
+$recovered}"
 advance
 while read -r message _argument <&3; do
   case $message in
