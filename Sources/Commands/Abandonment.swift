@@ -77,7 +77,7 @@ struct Abandonment: Sendable {
     let nonce = SecureRandom.word(16).lowercased()
     let reply = try await attachment.request("open \(nonce) 60 \(wait) \(body.count)", body: body, deadline: nil)
     guard reply.tag != "recovered" else { return }
-    if let fault = LockCommand.fault(ofRecovery: reply, host: command.host.name, environment: inventory.environment) {
+    if let fault = LockAbort.fault(ofRecovery: reply, host: command.host.name, environment: inventory.environment) {
       throw fault
     }
   }

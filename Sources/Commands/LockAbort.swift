@@ -69,7 +69,7 @@ struct LockAbort: Sendable {
   /// Nil: it was undone, or nothing had been changed.
   static func fault(after journal: JournalReport, number: Int, host: String, environment: String) -> OrchestrateError? {
     switch journal.outcome {
-    case .undone, .unchanged: nil
+    case .undone, .unchanged, .abandoned: nil
     case .committed:
       OrchestrateError(
         .failed, "deployment \(number) was committed before it could be aborted", host: host,
