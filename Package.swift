@@ -23,6 +23,7 @@ func tests(_ name: String, _ dependencies: [Target.Dependency], resources: [Reso
 let embedded = [
   "builtin/deploy.yml",
   "builtin/rollback.yml",
+  "host/alembic.awk",
   "host/attach.sh",
   "host/check.sh",
   "host/closing.sh",

@@ -14,6 +14,7 @@ public enum Playbooks {
 
   /// The host's side: attach, runner, library and the steps' scripts. Sent once as a tar (docs/runner.md).
   public static let bundle: [EmbeddedFile] = [
+    EmbeddedFile(path: "alembic.awk", bytes: PackageResources.alembic_awk),
     EmbeddedFile(path: "attach.sh", bytes: PackageResources.attach_sh),
     EmbeddedFile(path: "check.sh", bytes: PackageResources.check_sh),
     EmbeddedFile(path: "closing.sh", bytes: PackageResources.closing_sh),

@@ -82,7 +82,7 @@ class Project:
         self.state = f"{machine.base}/state/{name}"
         self.bundle = f"{machine.base}/bundle"
         machine.run(f"mkdir -p {quote(self.opt)}/releases {quote(self.state)}/deployments {quote(self.bundle)}")
-        for path in [*sorted((ROOT / "playbooks/host").glob("*.sh")), ROOT / "playbooks/host/json.awk"]:
+        for path in sorted((ROOT / "playbooks/host").glob("*.sh")) + sorted((ROOT / "playbooks/host").glob("*.awk")):
             machine.write(f"{self.bundle}/{path.name}", path.read_bytes())
 
     def deployment(self, number):

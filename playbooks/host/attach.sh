@@ -60,10 +60,10 @@ end_child() { [ -z "$1" ] || { kill -KILL "$1" && wait "$1"; } 2>/dev/null || :;
 # ---- following
 
 # N OFFSET: from now on its log on stdout. tail ends with us. It waits for inotify, but on file systems that it takes for remote
-# ones (overlayfs) it polls: 20 times a second, so that nobody waits for the second that is its default.
+# ones (overlayfs) it polls: 50 times a second, so that nobody waits for the second that is its default.
 follow() {
   stop_following
-  tail -c "+$(($2 + 1))" -f -s 0.05 --pid=$$ "$ORCH_STATE/deployments/$1/log" </dev/null 5>&- &
+  tail -c "+$(($2 + 1))" -f -s 0.02 --pid=$$ "$ORCH_STATE/deployments/$1/log" </dev/null 5>&- &
   follower=$!
 }
 

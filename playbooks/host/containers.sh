@@ -77,12 +77,11 @@ save_logs() {
   fi
 }
 
-# pg CONTAINER COMMAND…: a PostgreSQL tool inside the database's container; its sessions bear the deployment's name. The
+# pg_stdin CONTAINER COMMAND…: a PostgreSQL tool inside the database's container; its sessions bear the deployment's name. The
 # password, where one is asked for, comes from the container's own environment and stays in there.
-pg() { pg_container=$1; shift; docker exec "$pg_container" sh -c "$pg_preamble" sh "orch-$ORCH_N" "$@"; }
 pg_stdin() { pg_container=$1; shift; docker exec -i "$pg_container" sh -c "$pg_preamble" sh "orch-$ORCH_N" "$@"; }
 # shellcheck disable=SC2016 # expanded inside the container
-pg_preamble='
+pg_login='
 if [ -z "${PGPASSWORD:-}" ]; then
   if [ -n "${POSTGRES_PASSWORD:-}" ]; then PGPASSWORD=$POSTGRES_PASSWORD
   elif [ -n "${POSTGRES_PASSWORD_FILE:-}" ]; then PGPASSWORD=$(cat "$POSTGRES_PASSWORD_FILE")
@@ -91,7 +90,39 @@ fi
 PGAPPNAME=$1
 export PGPASSWORD PGAPPNAME
 shift
-exec "$@"'
+'
+# shellcheck disable=SC2016 # the same
+pg_preamble=$pg_login'exec "$@"'
+# Its database and user: $1 and $2, where they are empty those that the container was made with. As soon as the server accepts connections by TCP:
+# during its first initialisation one answers on the socket that goes away again.
+# shellcheck disable=SC2016 # the same
+pg_session=$pg_login'
+until pg_isready -q -h 127.0.0.1 -p "${PGPORT:-5432}"; do sleep 0.2 || sleep 1; done </dev/null
+PGUSER=${2:-${POSTGRES_USER:-postgres}}
+PGDATABASE=${1:-${POSTGRES_DB:-$PGUSER}}
+export PGUSER PGDATABASE
+'
+
+# pg_query CONTAINER SECONDS: runs stdin (SQL) as soon as the server accepts connections, all in one go, since each `docker exec` costs more than
+# the query. Sets pg_answer, pg_tool (pg_dump's version), and DB_NAME and DB_USER, where they are empty. Status 124: not done in time.
+pg_query() {
+  # shellcheck disable=SC2016 # the same
+  pg_answer=$(timeout --foreground "$2" docker exec -i "$1" sh -c "$pg_session"'
+printf "%s\n%s\n%s\n" "$PGDATABASE" "$PGUSER" "$(pg_dump --version)"
+exec psql -X -q -A -t -v ON_ERROR_STOP=1' sh "orch-$ORCH_N" "$DB_NAME" "$DB_USER") || return
+  pg_answer=$pg_answer$pg_newline # which the substitution took
+  DB_NAME=${pg_answer%%"$pg_newline"*}
+  pg_answer=${pg_answer#*"$pg_newline"}
+  DB_USER=${pg_answer%%"$pg_newline"*}
+  pg_answer=${pg_answer#*"$pg_newline"}
+  pg_tool=${pg_answer%%"$pg_newline"*}
+  pg_tool=${pg_tool#"${pg_tool%%[0-9]*}"}
+  pg_answer=${pg_answer#*"$pg_newline"}
+  pg_answer=${pg_answer%"$pg_newline"}
+}
+pg_newline='
+'
+pg_answer='' pg_tool=''
 
 # pg_names CONTAINER: sets DB_NAME and DB_USER, where they are empty, from what the container was made with.
 pg_names() {

@@ -174,7 +174,12 @@ gate_words() {
   esac
 }
 
-gate_quote() { printf "'%s'" "$(printf '%s' "$1" | sed "s/'/'\\\\''/g")"; }
+gate_quote() {
+  case $1 in
+  *\'*) printf "'%s'" "$(printf '%s' "$1" | sed "s/'/'\\\\''/g")" ;;
+  *) printf "'%s'" "$1" ;;
+  esac
+}
 
 # The one who asks: first by the container's shell, which finds curl, python3, node or wget; without a shell python3 or node itself.
 # shellcheck disable=SC2120 # takes nothing: its own parameters are the check's words
@@ -248,7 +253,7 @@ gate_judge() {
   if [ -z "$first_ok_ms" ]; then first_ok_ms=$(now_ms); fi
   [ -n "$gate_ok_since" ] || gate_ok_since=$up_ms
   [ $((up_ms - gate_ok_since)) -ge "$gate_look_ms" ] || return 0
-  gate_confirm
+  if [ "$gate_mode" = gate ]; then gate_confirm; else gate_verdict=healthy; fi
 }
 
 # It has answered well for long enough: is it still the same container, without a restart or an OOM kill?

@@ -75,10 +75,26 @@ fact() {
   printf '\n\001%s\n' "$line" >>"$ORCH_DEPLOYMENT/log"
 }
 
-# docker compose for this project, with nothing of our environment but what the client program needs.
+# Docker Compose for this project, with nothing of our environment but what the client program needs. Started by itself, which it is made
+# for: `docker compose` starts it twice, first to ask what it is.
 compose() {
+  [ -n "${compose_program-}" ] || find_compose
+  # shellcheck disable=SC2086 # a path without blanks, or two words
   env -i PATH="$PATH" HOME="${HOME:-/}" LC_ALL=C ${DOCKER_HOST+DOCKER_HOST="$DOCKER_HOST"} \
-    ${DOCKER_CONFIG+DOCKER_CONFIG="$DOCKER_CONFIG"} docker compose --ansi never --progress plain -p "$ORCH_PROJECT" "$@"
+    ${DOCKER_CONFIG+DOCKER_CONFIG="$DOCKER_CONFIG"} $compose_program --ansi never --progress plain -p "$ORCH_PROJECT" "$@"
+}
+
+# Where the docker client looks for its plugins, in its order; left to itself where it was told of other places.
+find_compose() {
+  compose_program='docker compose'
+  _config=${DOCKER_CONFIG:-${HOME:-/}/.docker}
+  ! grep -qs cliPluginsExtraDirs "$_config/config.json" || return 0
+  for _directory in "$_config" /usr/local/lib/docker /usr/local/libexec/docker /usr/lib/docker /usr/libexec/docker; do
+    if [ -x "$_directory/cli-plugins/docker-compose" ]; then
+      case $_directory in *[!A-Za-z0-9/._-]*) ;; *) compose_program=$_directory/cli-plugins/docker-compose ;; esac
+      return 0
+    fi
+  done
 }
 
 # FILE: which gates and services aren't well, of the lines that check.sh printed; a name a line, ordered as they were asked.

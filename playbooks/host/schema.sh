@@ -37,10 +37,10 @@ one_off_within() {
   return "$one_off_rc"
 }
 
-# database_container: sets database, DB_NAME, DB_USER; starts a database that doesn't run, as after a reboot. Fails if there is none. Asked once
-# by the script itself, its subshells needn't.
+# find_database: sets database; starts a database that doesn't run, as after a reboot. Fails if there is none. Asked once by the script itself,
+# its subshells needn't.
 database=''
-database_container() {
+find_database() {
   [ -z "$database" ] || return 0
   [ -n "$DB_SERVICE" ] || return 1
   database=$(running_container "$DB_SERVICE")
@@ -49,33 +49,30 @@ database_container() {
     [ -n "$database" ] || return 1
     docker start "$database" >/dev/null
   fi
-  pg_ready "$database" 120
 }
 
-# alembic_table CONTAINER: `found` and the revisions in alembic's own table, a line each; nothing if there are other tables, but not this one.
-alembic_table() {
-  [ -n "$1" ] || return 1
-  # shellcheck disable=SC2016 # expanded inside the container
-  pg_stdin "$1" sh -c 'user=${2:-${POSTGRES_USER:-postgres}}
-exec psql -X -q -A -t -v ON_ERROR_STOP=1 -U "$user" -d "${1:-${POSTGRES_DB:-$user}}"' sh "$DB_NAME" "$DB_USER" <<'SQL'
-select 'found' where to_regclass('public.alembic_version') is not null
-  or not exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace
-    where c.relkind = 'r' and n.nspname !~ '^pg_' and n.nspname <> 'information_schema');
-select 'select version_num from public.alembic_version order by 1' where to_regclass('public.alembic_version') is not null
-\gexec
-SQL
+# database_container: the same, and waits until it accepts connections; sets DB_NAME and DB_USER.
+database_container() {
+  find_database || return 1
+  [ -n "$pg_tool" ] || pg_ready "$database" 120
 }
 
 # read_revision RELEASE: prints the schema's revision, empty at base. Alembic's own table answers in a tenth of the time that a container of
 # the application takes, and a database without a table is at base; where it isn't found among others, and for every other tool, the step's own command is asked.
 read_revision() {
   if [ "$TOOL" = alembic ] && [ -n "$DB_SERVICE" ]; then
-    # A server that runs answers at once; else it is started, and waited for.
-    alembic_table=$(alembic_table "${database:-$(running_container "$DB_SERVICE")}" 2>/dev/null) ||
-      { database_container && alembic_table=$(alembic_table "$database"); } || return 1
-    case $alembic_table in
+    find_database || return 1
+    pg_query "$database" 120 <<'SQL' || return 1
+select 'found' where to_regclass('public.alembic_version') is not null
+  or not exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace
+    where c.relkind = 'r' and n.nspname !~ '^pg_' and n.nspname <> 'information_schema');
+select 'select version_num from public.alembic_version order by 1' where to_regclass('public.alembic_version') is not null
+\gexec
+SQL
+    # shellcheck disable=SC2154 # set by pg_query
+    case $pg_answer in
     found*)
-      printf '%s\n' "$alembic_table" | sed 1d | paste -s -d ' ' -
+      printf '%s\n' "$pg_answer" | sed 1d | paste -s -d ' ' -
       return 0
       ;;
     esac

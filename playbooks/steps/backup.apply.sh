@@ -65,12 +65,29 @@ fi
 }
 database=$(running_id "$SERVICE")
 [ -n "$database" ] || die "The database's service, $SERVICE, doesn't run. Nothing was changed."
-pg_ready "$database" 120 || die "PostgreSQL in $SERVICE doesn't accept connections: $(docker logs --tail 20 "$database" 2>&1)"
 
-# ---- what there is to save
+# ---- the dump, and beside it what there is to save
+
+mkdir -p "$backups"
+clock
+# shellcheck disable=SC2154 # set by clock
+began=$up_ms
+# dump [COMPRESSION]: without one, the best that pg_dump's version has.
+dump() {
+  # shellcheck disable=SC2016 # expanded inside the container
+  docker exec "$database" sh -c "$pg_session"'
+if [ -z "$3" ]; then
+  version=$(pg_dump --version)
+  version=${version#"${version%%[0-9]*}"}
+  case ${version%%[!0-9]*} in ? | 1[0-5]) set -- "$1" "$2" 1 ;; *) set -- "$1" "$2" zstd:1 ;; esac
+fi
+exec pg_dump -Fc -Z "$3" --lock-wait-timeout=10000' sh "orch-$ORCH_N" "$DB_NAME" "$DB_USER" "${1-}" >"$partial" 2>"$partial.errors" </dev/null
+}
+dump &
+dumping=$!
 
 # A line each, told apart by its first letter. Small tables are counted, of the others the statistics tell.
-facts=$(sql "$database" "$DB_NAME" <<'SQL'
+pg_query "$database" 120 <<'SQL' && rc=0 || rc=$?
 select 'S ' || current_setting('server_version');
 select 'B ' || pg_database_size(current_database());
 select 'select ''R '' || version_num from public.alembic_version' where to_regclass('public.alembic_version') is not null
@@ -83,7 +100,12 @@ from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where c.relkind = 'r' and n.nspname !~ '^pg_' and n.nspname <> 'information_schema' order by 1
 \gexec
 SQL
-) || die "The database $DB_NAME in $SERVICE can't be read."
+if [ "$rc" != 0 ]; then
+  kill "$dumping" 2>/dev/null || : # it may have failed as well
+  [ "$rc" != 124 ] || die "PostgreSQL in $SERVICE doesn't accept connections: $(docker logs --tail 20 "$database" 2>&1)"
+  die "The database in $SERVICE can't be read (above)."
+fi
+facts=$pg_answer
 server=$(printf '%s\n' "$facts" | sed -n 's/^S //p')
 bytes=$(printf '%s\n' "$facts" | sed -n 's/^B //p')
 revision=$(printf '%s\n' "$facts" | sed -n 's/^R //p' | paste -s -d ' ' -)
@@ -92,20 +114,16 @@ if [ -z "$revision" ] && [ -n "$ORCH_PREVIOUS" ]; then
   revision=$(cat "$ORCH_OPT/releases/$ORCH_PREVIOUS/schema" 2>/dev/null) || revision=''
 fi
 if [ -z "$rows" ]; then
+  wait "$dumping" || : # nothing is lost
+  rm -f "$partial" "$partial.errors"
+  rmdir "$backups" 2>/dev/null || : # others are there
   say "the database $DB_NAME is empty: nothing to back up"
   fact backup null
   exit 0
 fi
 
-# ---- dump, read back, hash
+# ---- read back, hash
 
-mkdir -p "$backups"
-clock
-# shellcheck disable=SC2154 # set by clock
-began=$up_ms
-dump() {
-  pg "$database" pg_dump -Fc -Z "$1" --lock-wait-timeout=10000 -U "$DB_USER" -d "$DB_NAME" >"$partial" 2>"$partial.errors"
-}
 dump_failed() {
   if disk_full "$backups"; then
     die "The disk is full: the backup of $DB_NAME does not fit into $backups. orchestrate prune removes old releases and images."
@@ -114,7 +132,7 @@ dump_failed() {
 }
 compression=zstd:1
 [ "${pg_tool%%.*}" -ge 16 ] || compression=1
-if ! dump "$compression"; then
+if ! wait "$dumping"; then
   # A pg_dump that was built without zstd says so before its first byte.
   if [ "$compression" != zstd:1 ] || [ -s "$partial" ]; then dump_failed; fi
   compression=gzip:1

@@ -25,6 +25,7 @@ for dump in "$ORCH_OPT/backups/"*"-d$ORCH_N.dump"; do
   # Without its receipt it was cut off between the two.
   [ -f "${dump%.dump}.json" ] || rm -f "$dump"
 done
+rmdir "$ORCH_OPT/backups" 2>/dev/null || : # there are some, or never were any
 if [ -s "$ORCH_STEP/created" ]; then
   while read -r service; do
     if [ "$service" = "$SERVICE" ] && [ -n "$database" ]; then

@@ -11,26 +11,73 @@ TOOL='' SERVICE='' REFERENCE='' DIRECTORY='' DB_SERVICE='' DB_NAME='' DB_USER=''
 . "$ORCH_STEP/params"
 
 [ "$TOOL" = alembic ] || exit 0
-here=''
+
+# Where the schema is, asked while the image is looked at.
 database=''
 [ -z "$DB_SERVICE" ] || database=$(running_container "$DB_SERVICE")
+: >revision
 if [ -n "$database" ]; then
-  pg_names "$database"
-  here=$(sql "$database" "$DB_NAME" <<'SQL'
+  {
+    pg_query "$database" 60 && printf '%s' "$pg_answer" >revision
+  } <<'SQL' &
 select 'select version_num from public.alembic_version order by 1' where to_regclass('public.alembic_version') is not null
 \gexec
 SQL
-  ) || die "The schema's revision can't be read from $DB_SERVICE."
-  here=$(printf '%s\n' "$here" | paste -s -d ' ' -)
+  asking=$!
 fi
-fact revision "$(json_string "$here")"
+
 # What pull has just found under the reference, in its facts.
 image=$(cat "$ORCH_DEPLOYMENT"/[0-9]*/facts 2>/dev/null | awk -v key="\"image.$SERVICE\":" 'index($0, key) == 1 { print substr($0, length(key) + 1) }' |
   sed -n '$p' | LC_ALL=C awk -f "$ORCH_BUNDLE/json.awk" | awk -F '\t' '$1 == "id" { print $3 }')
 [ -n "$image" ] || image=$REFERENCE
+
+# The arguments that one-off containers have in common; a network they have none.
 # shellcheck disable=SC2086 # -w and its value, or nothing
-history=$(timeout --foreground 120 docker run --rm --log-driver none --network none --label "orchestrate.project=$ORCH_PROJECT" --label "orchestrate.deployment=$ORCH_N" \
-  --read-only --tmpfs /tmp ${DIRECTORY:+-w "$DIRECTORY"} "$image" alembic history </dev/null) || {
+one_off() {
+  one_off_verb=$1
+  shift
+  timeout --foreground 120 docker "$one_off_verb" --log-driver none --network none --label "orchestrate.project=$ORCH_PROJECT" \
+    --label "orchestrate.deployment=$ORCH_N" --read-only --tmpfs /tmp ${DIRECTORY:+-w "$DIRECTORY"} "$@" </dev/null
+}
+
+# PATH: of the image, as a tar.
+from_image() { timeout --foreground 60 docker cp "$container:$1" - 2>/dev/null; }
+
+# The files say it in a fraction of the time that a container takes to run Alembic; fails where they aren't plain, or elsewhere.
+history_of_files() {
+  folder=${DIRECTORY:-$(docker inspect -f '{{.Config.WorkingDir}}' "$container")}
+  from_image "${folder:-/}/alembic.ini" | tar -xOf - >alembic.ini || return 1
+  location=$(awk '
+    /^[ \t]*\[/ { section = $0; gsub(/[][ \t\r]/, "", section); next }
+    section != "alembic" { next }
+    /^(version_locations|recursive_version_locations|sourceless)[ \t]*[=:]/ { bad = 1 }
+    /^script_location[ \t]*[=:]/ { sub(/^[^=:]*[=:][ \t]*/, ""); sub(/[ \t\r]+$/, ""); place = $0 }
+    END { if (bad || place == "") exit 1; print place }' alembic.ini) || return 1
+  case $location in '%(here)s/'*) location=${location#'%(here)s/'} ;; esac
+  case $location in *%* | *:*) return 1 ;; /*) ;; *) location=$folder/$location ;; esac
+  rm -rf versions
+  from_image "$location/versions" | tar -xf - || return 1
+  [ -d versions ] && [ ! -L versions ] || return 1
+  set --
+  for file in versions/*.py; do
+    case $file in */__init__.py | */.*) ;; *) [ ! -f "$file" ] || [ -L "$file" ] || set -- "$@" "$file" ;; esac
+  done
+  [ $# -gt 0 ] || return 1
+  LC_ALL=C awk -f "$ORCH_BUNDLE/alembic.awk" "$@"
+}
+history='' removing=''
+if container=$(one_off create "$image" true); then
+  history=$(history_of_files) || history=''
+  docker rm -f "$container" >/dev/null &
+  removing=$!
+  rm -rf versions alembic.ini
+fi
+
+if [ -n "$database" ]; then wait "$asking" || die "The schema's revision can't be read from $DB_SERVICE."; fi
+here=$(paste -s -d ' ' revision)
+fact revision "$(json_string "$here")"
+[ -z "$removing" ] || wait "$removing" || : # by its label it is found again
+[ -n "$history" ] || history=$(one_off run --rm "$image" alembic history) || {
   say 'the image does not tell its migrations without a database: what is pending is unknown'
   exit 0
 }

@@ -73,7 +73,7 @@ fi
 [ -n "$UP" ] || exit 0
 # A rollback from this release runs by these.
 sed '/^\(TARGET\|ACCEPT_DATA_LOSS\|HEAD\)=/d' "$ORCH_STEP/params" | write_atomically "$ORCH_RELEASE/migrate"
-database_container || [ -z "$DB_SERVICE" ] || die "The database's service, $DB_SERVICE, doesn't run. Nothing was changed."
+find_database || [ -z "$DB_SERVICE" ] || die "The database's service, $DB_SERVICE, doesn't run. Nothing was changed."
 before=$(read_revision "$ORCH_N") || die "The schema's revision can't be read. Nothing was changed."
 printf '%s\n' "$before" | write_atomically "$ORCH_STEP/before"
 fact before "$(json_string "$before")"

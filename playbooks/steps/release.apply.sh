@@ -26,9 +26,11 @@ if [ -n "$COPY_OF" ]; then
   images=$old/images.yml
   if [ -f images.yml ]; then images=images.yml; fi
   image_values tag "$images" >needed
-  while read -r tag; do
-    docker image inspect "$tag" >/dev/null 2>&1 || missing="$missing $tag"
-  done <needed
+  # shellcheck disable=SC2046 # tags: repository and digits
+  docker image inspect --format '{{.Id}}' $(cat needed) >/dev/null 2>&1 ||
+    while read -r tag; do
+      docker image inspect "$tag" >/dev/null 2>&1 || missing="$missing $tag"
+    done <needed
   [ -z "$missing" ] ||
     die "Images of release $COPY_OF were pruned:$missing. Deploy that version again instead (orchestrate deploy ENV VERSION)."
   cp -a "$old/." "$new/"
