@@ -171,17 +171,23 @@ exec /usr/bin/docker.real "$@"
 
 
 @contextlib.contextmanager
+def broken(project, take: str, bring: str):
+    """While it is open root has run `take` on the droplet; `bring` comes afterwards."""
+    project.host(take, user="root")
+    try:
+        yield
+    finally:
+        project.host(bring, user="root")
+
+
+@contextlib.contextmanager
 def disk_full_at(project, words: str, leave: int = 0):
     """While it is open the droplet's disk gets full at the first docker command with these words."""
     script = FILLING_DOCKER.replace("WORDS", words).replace("LEAVE", str(leave))
-    project.host(
-        "rm -rf /tmp/filled && mv /usr/bin/docker /usr/bin/docker.real && "
-        f"printf %s {shlex.quote(script)} >/usr/bin/docker && chmod 755 /usr/bin/docker", user="root")
-    try:
+    take = f"cd /usr/bin && rm -rf /tmp/filled && mv docker docker.real && printf %s {shlex.quote(script)} >docker && chmod 755 docker"
+    with broken(project, take, "mv /usr/bin/docker.real /usr/bin/docker && rm -rf /tmp/filled /var/tmp/filler"):
         yield
         assert project.host("test -d /tmp/filled && echo filled", check=False) == "filled", f"docker was never called with {words}"
-    finally:
-        project.host("mv /usr/bin/docker.real /usr/bin/docker && rm -rf /tmp/filled /var/tmp/filler", user="root")
 
 
 def as_it_is(project):
@@ -223,31 +229,17 @@ def test_disk_gets_full_at(running, step, words, leave, prepare, status):
     unchanged(running, before, restarted="" if status == 1 else bot)
 
 
-@contextlib.contextmanager
-def engine_stopped(project):
-    project.host("systemctl stop docker.socket docker.service", user="root")
-    try:
-        yield
-    finally:
-        project.host("systemctl start docker.socket docker.service", user="root")
+# Without: what takes it away, what brings it back, what is said of it, which containers start again.
+DOCKER = {
+    "engine": ("systemctl stop docker.socket docker.service", "systemctl start docker.socket docker.service", "Cannot connect to the Docker", ".*"),
+    "client": ("mv /usr/bin/docker /usr/bin/docker.away", "mv /usr/bin/docker.away /usr/bin/docker", "installed", ""),
+}
 
 
-@contextlib.contextmanager
-def docker_absent(project):
-    project.host("mv /usr/bin/docker /usr/bin/docker.away", user="root")
-    try:
-        yield
-    finally:
-        project.host("mv /usr/bin/docker.away /usr/bin/docker", user="root")
-
-
-WITHOUT_DOCKER = [(engine_stopped, "Cannot connect to the Docker daemon", ".*"), (docker_absent, "installed", "")]
-
-
-@pytest.mark.parametrize(("fault", "why", "restarted"), WITHOUT_DOCKER, ids=[fault[0].__name__ for fault in WITHOUT_DOCKER])
-def test_without_docker_nothing_begins(running, fault, why, restarted):
+@pytest.mark.parametrize(("take", "bring", "why", "restarted"), DOCKER.values(), ids=DOCKER)
+def test_without_docker_nothing_begins(running, take, bring, why, restarted):
     before, number = running.snapshot(), running.history()[0]["number"]
-    with fault(running):
+    with broken(running, take, bring):
         for command in (("deploy", "prod", "v1.1.0"), ("plan", "prod", "v1.1.0"), ("backup", "prod")):
             result = running.run(*command, timeout=60).expect(1)
             assert why in result.err and "nothing was changed" in result.err, result.err
