@@ -21,6 +21,7 @@ class Droplet:
 
     def __init__(self, project, user=None):
         self.project = project
+        self.tools = f"/tmp/{project}-tools"  # found before the host's own
         described = subprocess.run(
             [ROOT / "script" / "sandbox", "droplet", "runner"], check=True, capture_output=True, text=True).stdout
         values = dict(line.split("=", 1) for line in described.splitlines() if line.startswith("DROPLET_"))
@@ -31,7 +32,7 @@ class Droplet:
         self.clients = []
 
     def start(self, *arguments):
-        command = "exec sh " + " ".join(shlex.quote(argument) for argument in arguments)
+        command = f"PATH={self.tools}:$PATH exec sh " + " ".join(shlex.quote(argument) for argument in arguments)
         return subprocess.Popen([*self.ssh, command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
 
     def connect(self):
@@ -42,6 +43,9 @@ class Droplet:
     def run(self, command, check=True):
         return subprocess.run([*self.ssh, command], check=check, capture_output=True, text=True).stdout.strip()
 
+    def tool(self, name, text):
+        self.run(f"mkdir -p {self.tools}; printf '#!/bin/sh\\n%s\\n' {shlex.quote(text)} >{self.tools}/{name}; chmod +x {self.tools}/{name}")
+
     def describe(self):
         return self.run(f"cd /var/lib/orchestrate/{self.project} && tail -n 50 start/*/* deployments/*/journal.jsonl; ls -la", check=False)
 
@@ -50,7 +54,7 @@ class Droplet:
             client.close()
         p = self.project
         self.run(f"sudo systemctl disable --now orchestrate-recover@{p}; sudo systemctl stop 'orchestrate-{p}-*'; "
-                 f"sudo rm -rf /opt/{p} /var/lib/orchestrate/{p}", check=False)
+                 f"sudo rm -rf /opt/{p} /var/lib/orchestrate/{p} {self.tools}", check=False)
 
 
 @pytest.fixture
@@ -106,6 +110,24 @@ def test_survives_the_session(droplet):
     droplet.run("sudo systemctl restart ssh")
     droplet.run(f"touch /opt/{droplet.project}/go")
     eventually(lambda: droplet.run(f"readlink /opt/{droplet.project}/current", check=False) == "releases/1", "the commit")
+
+
+@pytest.mark.parametrize("what", ["sudo", "systemd-run"])
+def test_a_launch_that_hangs_is_an_error(droplet, what):
+    """Nothing that hangs between us and the runner keeps the client waiting; what gets through later opens nothing."""
+    droplet.connect().close()  # its directories are there
+    go = f"{droplet.tools}/go"
+    hang = f'while [ ! -e {go} ]; do /bin/sleep 0.05; done; exec /usr/bin/sudo "$@"'
+    droplet.tool("sudo", f'case "$*" in *{what if what == "systemd-run" else ""}*) {hang} ;; esac; exec /usr/bin/sudo "$@"')
+    droplet.tool("sleep", '[ "$1" = 1 ] || exec /bin/sleep "$@"; exec /bin/sleep 0.05')  # time passes faster
+    client = droplet.connect()
+    tag, text = client.open(nonce="late")
+    assert tag == "error" and "It was not started within 30 s" in text, text
+    droplet.run(f"touch {go}")
+    late = f"/var/lib/orchestrate/{droplet.project}/start/late/output"
+    ended = f"[ -e {late} ] && systemctl is-active orchestrate-{droplet.project}-late || :"
+    eventually(lambda: droplet.run(ended) == "inactive", "the late runner's end")
+    assert client.open()[:2] == ("granted", "1")
 
 
 def test_background_child_goes_with_the_unit(droplet):
