@@ -36,10 +36,23 @@ remove_containers_of() {
   done
 }
 
+# await_baseline: before anything stops, how well the running release was must be known. Preflight has begun to ask; it takes 5 s for each gate at most.
+await_baseline() {
+  [ -s "$ORCH_DEPLOYMENT/looking" ] || return 0
+  read -r looking <"$ORCH_DEPLOYMENT/looking"
+  while [ ! -e "$ORCH_DEPLOYMENT/baseline" ] && kill -0 "$looking" 2>/dev/null; do sleep 0.05; done
+  if [ -s "$ORCH_DEPLOYMENT/baseline" ] && [ -e "$ORCH_DEPLOYMENT/looks" ]; then
+    say 'What runs is not healthy; an undo would bring it back as it is:'
+    cat "$ORCH_DEPLOYMENT/looks"
+  fi
+  rm -f "$ORCH_DEPLOYMENT/looks" "$ORCH_DEPLOYMENT/looking"
+}
+
 # await_release RELEASE: waits until the services of the release answer as their gates want it, at most 60 s (10 s where they didn't before
 # the deployment either); a fact says when. Never a failure: whether the host is well is judged afterwards, by check.sh.
 await_release() {
   patience=60000
+  if [ -s "$ORCH_DEPLOYMENT/baseline" ]; then patience=10000; fi
   if grep -q '^"healthy":false$' "$ORCH_DEPLOYMENT"/[0-9]*-*/facts 2>/dev/null; then patience=10000; fi # preflight's fact
   looks=$(release_gates "$1" "$patience") && rc=0 || rc=$?
   [ -z "$looks" ] || say "$looks"

@@ -11,6 +11,7 @@ SERVICES='' SIGNAL='' GRACE=30
 # shellcheck source=/dev/null
 . "$ORCH_STEP/params"
 eval "set -- $SERVICES"
+await_baseline
 
 # The old release's own policies, for the undo: a stopped container mustn't come back by itself before the schema is settled.
 containers=$(all_containers)

@@ -25,9 +25,15 @@ if [ $((_available / 1024)) -lt $((MEMORY_FREE / 1048576)) ]; then
   die "Only $((_available / 1024)) MiB of memory are available, $((MEMORY_FREE / 1048576)) MiB are needed."
 fi
 
-# How well the running release answers, asked by its own gates while the rest is looked at. An undo is judged against it.
-sh "$ORCH_BUNDLE/check.sh" 5000 >looks &
-looking=$!
+# How well the running release answers, asked by its own gates while the deployment prepares: an undo is judged against it. Whoever changes
+# something first waits for it (await_baseline). A plan (number 0) has nothing to undo.
+if [ "$ORCH_N" != 0 ]; then
+  (
+    sh "$ORCH_BUNDLE/check.sh" 5000 >"$ORCH_DEPLOYMENT/looks" || : # its lines tell
+    unwell_names "$ORCH_DEPLOYMENT/looks" | write_atomically "$ORCH_DEPLOYMENT/baseline"
+  ) >/dev/null 2>&1 &
+  echo "$!" >"$ORCH_DEPLOYMENT/looking"
+fi
 
 # One object per container of the project, stopped ones and one-off ones included.
 template='{"id":{{json .ID}},"name":{{json .Name}},"service":{{json (index .Config.Labels "com.docker.compose.service")}},'\
@@ -76,7 +82,7 @@ array() {
 leftovers=$(array left)
 fact leftovers "$leftovers"
 fact baseline "$(array service)"
-verdict=$(awk '$1 == "verdict" { print $2 }' parts)
+fact healthy "$(awk '$1 == "verdict" { print $2 }' parts)"
 if [ "$leftovers" != '[]' ]; then
   say 'An interrupted deployment left containers behind; this one removes or replaces them:'
   awk -F '\t' 'NR == FNR { split($0, w, " "); if (w[1] == "left") wanted[w[2]] = 1; next }
@@ -101,12 +107,3 @@ for file in "$ORCH_OPT"/backups/*.dump; do
   if [ -f "$file" ]; then last=$file; fi # their names begin with their time
 done
 if [ -n "$last" ]; then fact last_backup_bytes "$(stat -c %s "$last")"; fi
-
-wait "$looking" || {
-  verdict=false
-  unwell_names looks | write_atomically "$ORCH_DEPLOYMENT/baseline"
-  say 'What runs now is not healthy; an undo would bring it back as it is:'
-  cat looks
-}
-rm -f looks
-fact healthy "$verdict"

@@ -15,6 +15,8 @@ eval "set -- $SERVICES"
 config=$ORCH_RELEASE/effective.json
 [ -f "$config" ] || die "Release $ORCH_N has no effective.json: the release step hasn't run."
 
+await_baseline
+
 children=''
 # shellcheck disable=SC2329 # by the trap
 stop_children() { for child in $children; do kill "$child" 2>/dev/null || :; done; } # most have ended
