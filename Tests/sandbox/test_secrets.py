@@ -216,7 +216,7 @@ def test_the_traces_see_everything(story):
     """What is known to have run is there: else the other tests would prove nothing."""
     client, host = execs(story.client_trace), execs(story.host_trace)
     assert any('"-G"' in arguments for _, arguments, _ in client)
-    for known in ('"login", "--username"', "runner.sh", '"compose"', "systemd-run", "pg_dump", "alembic upgrade head", '"runc"'):
+    for known in ('"login", "--username"', "runner.sh", '"--progress", "plain"', "systemd-run", "pg_dump", "alembic upgrade head", '"runc"'):
         assert any(known in arguments for _, arguments, _ in host), known
     # Strings that were cut end in dots outside of the quotes.
     assert '"...' not in story.host_trace and '"...' not in story.client_trace
