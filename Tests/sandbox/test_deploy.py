@@ -151,7 +151,7 @@ def test_a_bad_version_rolls_back_by_itself(project, version, why):
     project.assert_nothing_left()
 
 
-def test_the_way_back_is_timed(project):
+def test_the_way_back_is_timed(project, capsys):
     """The gate's verdict as the host gave it, and the old version's answer as it is told in the summary."""
     out = project.deploy("v1.5.0-crashloop", "--json").expect(3).out.splitlines()
     events = [json.loads(line) for line in out]
@@ -159,6 +159,8 @@ def test_the_way_back_is_timed(project):
     summary = events[-1]["summary"]
     assert summary["rollback_ms"] == facts["undone_healthy_ms"] - facts["verdict_ms"] > 0
     assert "downtime_ms" not in summary
+    with capsys.disabled():
+        print(f"\nfrom the gate's verdict to the old version's answer: {summary['rollback_ms'] / 1000:.2f} s")
 
 
 def test_a_good_version_after_the_bad_ones(project):

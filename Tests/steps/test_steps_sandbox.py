@@ -466,7 +466,8 @@ def test_a_dump_that_is_cut_short_is_a_failure(bot):
     assert result.returncode == 1
     assert "can't be read back" in result.output
     good(project.undo(number, "05-backup", "backup"))
-    assert f"d{number}." not in project.droplet.run(f"ls -a {project.opt}/backups").text
+    # Without an older backup the folder goes, too.
+    assert f"d{number}." not in project.droplet.run(f"ls -a {project.opt}/backups", check=False).text
 
 
 @pytest.mark.parametrize("seconds", [0.5, 1.0, 1.5])
