@@ -231,3 +231,20 @@ def test_timings_of_status_and_plan(running):
     assert status["round_trips"] < plan["round_trips"] <= 15
     assert "round trips" in running.run("plan", "prod", SLOW, "--no-pull", "--timings").expect(2).err
     assert "timings" not in json.loads(running.run("status", "prod", "--json").expect(0).out)
+
+
+def test_who_only_watches_may_leave(running):
+    client = running.start("deploy", "prod", SLOW)
+    wait_for_step(running, "health", client)
+    watcher = running.start("attach", "prod")
+    seen = ""
+    while "deployment #" not in seen:
+        line = watcher.stdout.readline()
+        assert line, (seen, watcher.communicate())
+        seen += line
+    watcher.send_signal(signal.SIGINT)
+    out, err = watcher.communicate(timeout=10)
+    assert watcher.returncode == 7 and "the deployment goes on, on the host: orchestrate attach prod" in err, (out, err)
+    out, err = client.communicate(timeout=120)
+    assert client.returncode == 0, (out + err)[-3000:]
+    consistent(running, SLOW)
