@@ -207,7 +207,7 @@ def with_little_room(project):
 
 
 FULL = [
-    ("release", "ps -aq --no-trunc", 8 << 20, with_little_room, 1),
+    ("release", "inspect --type container", 8 << 20, with_little_room, 1),  # preflight's, the step before it
     ("pull", "pull", 0, as_it_is, 1),
     ("backup", "pg_dump -Fc", 0, as_it_is, 1),
     ("backup", "pg_dump -Fc", 0, with_draining, 3),
