@@ -101,6 +101,7 @@ def bot(droplet):
         good(project.apply(1, "07-recreate", "recreate", RECREATE))
         good(bot.gate(1))
         project.commit(1)
+        good(project.apply(1, "09-commit", "commit"))  # the containers' restart policies
         yield bot
     finally:
         if "KEEP" not in os.environ:
