@@ -42,7 +42,15 @@ public actor Attachment {
   private var signsOfLife = 0
   /// Exchanges that this side had to wait for: requests that are under way together are one.
   public private(set) var flights = 0
-  private var outgoing: [[UInt8]] = []
+  private struct Message {
+    var bytes: [UInt8]
+    /// A line alone, which the stub can pass over: it needn't wait for the greeting.
+    var isLine: Bool
+  }
+  private var outgoing: [Message] = []
+  /// What was written before the greeting.
+  private var early: [UInt8] = []
+  private var owesBundle = false
   private var writerWaits: CheckedContinuation<Void, Never>?
   private var failure: (any Error)?
   private var replyBuffer: [UInt8] = []
@@ -107,7 +115,7 @@ public actor Attachment {
     return try await withCheckedThrowingContinuation { continuation in
       if pending.isEmpty { flights += 1 }
       pending.append(Pending(continuation: continuation, waiting: waiting))
-      enqueue(Array((line + "\n").utf8) + (body ?? []))
+      enqueue(Message(bytes: Array((line + "\n").utf8) + (body ?? []), isLine: body == nil))
     }
   }
 
@@ -116,7 +124,7 @@ public actor Attachment {
 
   /// Says goodbye and closes; never throws, never waits for the host.
   public func close() async {
-    enqueue(Array("bye\n".utf8))
+    enqueue(Message(bytes: Array("bye\n".utf8), isLine: true))
     fail(with: OrchestrateError(.outcomeUnknown, "the connection was closed", host: host), close: true)
     await channel.close()
     for task in tasks { task.cancel() }
@@ -132,22 +140,43 @@ public actor Attachment {
 
   // MARK: - Writing
 
-  private func enqueue(_ bytes: [UInt8]) {
-    outgoing.append(bytes)
+  private func enqueue(_ message: Message) {
+    outgoing.append(message)
+    wakeWriter()
+  }
+
+  private func wakeWriter() {
     writerWaits?.resume()
     writerWaits = nil
   }
 
   private func writeLoop() async {
     while failure == nil {
-      if outgoing.isEmpty || !greeted {
+      let batch = nextBatch()
+      if batch.isEmpty {
         await withCheckedContinuation { writerWaits = $0 }
         continue
       }
-      let batch = Array(outgoing.joined())
-      outgoing.removeAll()
       do { try await channel.write(batch) } catch { fail(with: error) }
     }
+  }
+
+  /// Before the greeting only lines: a host that has our scripts answers them at once, which saves a round trip; one that wants the bundle
+  /// passes over them, and they follow it once more.
+  private func nextBatch() -> [UInt8] {
+    if !greeted {
+      let lines = outgoing.prefix(while: \.isLine)
+      outgoing.removeFirst(lines.count)
+      early += lines.flatMap(\.bytes)
+      return lines.flatMap(\.bytes)
+    }
+    var batch: [UInt8] = []
+    if owesBundle { batch = Array("bundle \(bundle.tar.count)\n".utf8) + bundle.tar + early }
+    owesBundle = false
+    early = []
+    batch += outgoing.flatMap(\.bytes)
+    outgoing.removeAll()
+    return batch
   }
 
   // MARK: - Reading
@@ -188,10 +217,10 @@ public actor Attachment {
         }
         replyBuffer.removeFirst(feed + 1)
         isUnpacking = line == "N"
-        if isUnpacking { try await channel.write(Array("\(bundle.tar.count)\n".utf8) + bundle.tar) }
+        owesBundle = isUnpacking
+        if isUnpacking { flights += 1 }
         greeted = true
-        writerWaits?.resume()
-        writerWaits = nil
+        wakeWriter()
         continue
       }
       guard let (tag, count) = Self.header(line) else {
@@ -231,7 +260,6 @@ public actor Attachment {
     pending.removeAll()
     for request in waiting { request.continuation.resume(throwing: error) }
     if close { logContinuation.finish() } else { logContinuation.finish(throwing: error) }
-    writerWaits?.resume()
-    writerWaits = nil
+    wakeWriter()
   }
 }

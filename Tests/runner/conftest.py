@@ -85,16 +85,17 @@ def deployment(*more):
 class Client:
     """One connection: the stub, then attach."""
 
-    def __init__(self, host):
+    def __init__(self, host, early=b""):
         self.host = host
         self.replies, self.log, self.change = [], b"", threading.Condition()
         self.waits = []  # bodies of `waiting`, which come before a reply
         self.n = None
         self.process = host.start("-c", (HOST / "stub.sh").read_text(), "orchestrate", host.bundle_name, host.project)
         self.threads = [threading.Thread(target=reader, daemon=True) for reader in (self._read_replies, self._read_log)]
+        self.process.stdin.write(early)
         line = self._line()
         if line == b"N\n":
-            self.process.stdin.write(b"%d\n" % len(host.bundle) + host.bundle)
+            self.process.stdin.write(b"bundle %d\n" % len(host.bundle) + host.bundle + early)
         elif line != b"H\n":
             size = int(line.split()[1])
             raise RuntimeError(self._exactly(size).decode())

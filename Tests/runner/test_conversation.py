@@ -425,6 +425,16 @@ def test_facts_about_docker(host, client, docker):
     assert (facts["docker_server"], facts["docker_error"]) == ("", "Cannot connect to the Docker daemon")
 
 
+def test_what_is_asked_before_the_greeting(host):
+    for had_bundle in (False, True):
+        client = Client(host, early=b"facts\nget /nowhere\n")
+        assert client.had_bundle == had_bundle
+        client.say("beat 1")
+        client.wait_for(lambda: len(client.replies) == 3, "three answers")
+        assert [tag for tag, _ in client.replies] == ["facts", "none", "beat"]
+        client.close()
+
+
 def test_a_damaged_bundle_is_refused(host):
     host.bundle = host.bundle[:1000] + b"x" + host.bundle[1001:]
     client = host.connect()
