@@ -126,8 +126,9 @@ public actor SSHSession {
         return session
       } catch {
         await session.abandon(error)
-        let mayTryNext =
-          hop.pinnedHostKey != nil && (error.code == .hostKeyChanged || mismatch != nil && error.code == .protocolFault)
+        // A type that the host doesn't have: it hangs up, maybe before libssh2 has seen for itself that they can't agree.
+        let hasNoSuchKey = mismatch != nil && [.protocolFault, .connectionLost].contains(error.code)
+        let mayTryNext = hop.pinnedHostKey != nil && (error.code == .hostKeyChanged || hasNoSuchKey)
         if !mayTryNext {
           await via?.close()
           throw error

@@ -139,8 +139,15 @@ struct ConnectionTests {
         var status: Int32 = 0
         waitpid(pid, &status, 0)
       }
-      for _ in 0..<1000 where !FileManager.default.fileExists(atPath: socket) {
-        try await Task.sleep(for: .milliseconds(5))
+      // The socket is there before it is listened to.
+      var ready = false
+      for _ in 0..<1000 where !ready {
+        do {
+          try tool("/usr/bin/ssh-add", ["-l"], environment: ["SSH_AUTH_SOCK": socket])
+        } catch let failure as ToolFailure {
+          ready = failure.text.contains("no identities")
+        }
+        if !ready { try await Task.sleep(for: .milliseconds(5)) }
       }
       // Strangers first: more of them than tries would be left.
       for key in ["id_stranger", name] {
