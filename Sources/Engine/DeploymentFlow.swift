@@ -123,10 +123,6 @@ extension DeploymentRun {
     }
     let target = try await findTarget(version, current: current)
     if version == nil { try await confirmAnother(current: current, target: target) }
-    roundTrips += 1
-    if let env = try await persist("get \(preparation.paths.release(target.number))/.env").foundText {
-      emit(.secrets(client.secrets(envFiles: [env], generated: nil)))
-    }
     preparation.context.target = target
     preparation.context.version = target.version
     toVersion = target.version
@@ -158,12 +154,15 @@ extension DeploymentRun {
 
     var first = StepAssembly(first: 1, catalog: catalog)
     for spec in steps where spec.kind.phase == .prepare { try first.append(spec, context: preparation.context) }
+    // Where nobody is asked, and the host need tell nothing for the plan, all steps travel at once.
+    var isAhead = request.assumeYes || !request.isInteractive
     for spec in steps {
       guard let probe = catalog.schemaProbe(spec) else { continue }
+      isAhead = false
       try first.append(
         name: spec.name + Preparation.probeSuffix, kind: "schema.probe", probe, context: preparation.context)
     }
-    guard try await carryOut(first, seal: false) else { return }
+    if !isAhead { guard try await carryOut(first, seal: false) else { return } }
     // With the schema where it should be there is nothing to keep writes from, and nothing to restore.
     let stays = preparation.context.schemaStays
     let needed = steps.filter { !(stays && $0.kind == .backup) }
@@ -173,27 +172,30 @@ extension DeploymentRun {
     guard try await accepted(plan) else { return try await end(reason: "not accepted") }
     // Whoever said yes to the plan has accepted what it loses; a plan that loses nothing accepts nothing.
     preparation.context.options.acceptDataLoss = plan.losesData
-    var second = StepAssembly(first: first.batch.following, catalog: catalog)
+    var second = isAhead ? first : StepAssembly(first: first.batch.following, catalog: catalog)
     try appendChanging(needed.filter { $0.kind.phase > .prepare }, to: &second, draining: !stays)
     _ = try await carryOut(second, seal: true)
   }
 
   /// The release to go back to: never one that didn't pass its gate, never simply the next lower number.
   private func findTarget(_ version: String?, current: Release) async throws -> Release {
-    let paths = preparation.paths
     var next = current.previous
     var visited: Set<Int> = []
     while next > 0, visited.insert(next).inserted {
       roundTrips += 1
-      guard let text = try await persist("get \(paths.release(next))/release.json").foundText else { break }
+      let directory = preparation.paths.release(next)
+      // In one flight: it is nearly always the first that is asked for.
+      async let description = persist("get \(directory)/release.json")
+      async let config = persist("get \(directory)/effective.json")
+      async let environment = persist("get \(directory)/.env")
+      let files = try await (description.foundText, config.foundText, environment.foundText)
+      guard let text = files.0 else { break }
       var release = try Release(json: text, host: host)
       if version == nil || release.version == version {
-        roundTrips += 1
-        if let config = try await persist("get \(paths.release(next))/effective.json").foundText,
-          let value = try? JSONValue(parsing: config)
-        {
+        if let config = files.1, let value = try? JSONValue(parsing: config) {
           preparation.context.targetConfig = ComposeConfig(value)
         }
+        if let environment = files.2 { emit(.secrets(client.secrets(envFiles: [environment], generated: nil))) }
         release.number = next
         return release
       }

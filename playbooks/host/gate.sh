@@ -20,7 +20,7 @@ gate() {
   # shellcheck disable=SC2154 # set by clock
   gate_deadline=$((up_ms + WITHIN_MS))
   gate_end=$((gate_deadline + gate_look_ms))
-  gate_restarts=0 gate_ok_since='' gate_before='' gate_verdict='' gate_bad='' gate_bad_unmet='' gate_asker=sh
+  gate_restarts=0 gate_ok_since='' gate_before='' gate_verdict='' gate_bad='' gate_bad_unmet='' gate_asker=sh gate_confirming=''
   gate_tab=$(printf '\t')
   while [ -z "$gate_verdict" ]; do
     gate_examine || break
@@ -46,12 +46,17 @@ gate_late() {
 
 gate_seconds() { echo "$(($1 / 1000)).$(($1 % 1000 / 100)) s"; }
 
+gate_inspect() {
+  docker inspect -f '{{.Id}} {{.Image}} {{.State.Status}} {{.State.StartedAt}} {{.RestartCount}} {{.State.OOMKilled}} {{.State.ExitCode}}' "$@" 2>/dev/null
+}
+
 # Looks at the container until it runs; starts it again where the gate forgives that. A verdict if it can't get healthy any more.
 gate_examine() {
   while :; do
+    gate_state=''
+    [ -z "$gate_confirming" ] || gate_state=$(gate_inspect "$gate_id") || gate_state=''
     # shellcheck disable=SC2046 # one id, or none
-    gate_state=$(docker inspect -f '{{.Id}} {{.Image}} {{.State.Status}} {{.State.StartedAt}} {{.RestartCount}} {{.State.OOMKilled}} {{.State.ExitCode}}' \
-      $(service_containers "$SERVICE") 2>/dev/null | sed -n 1p)
+    [ -n "$gate_state" ] || gate_state=$(gate_inspect $(service_containers "$SERVICE") | sed -n 1p)
     if [ -z "$gate_state" ]; then
       gate_fail "$SERVICE has no container"
       return 1
@@ -252,14 +257,16 @@ gate_judge() {
   fi
   if [ -z "$first_ok_ms" ]; then first_ok_ms=$(now_ms); fi
   [ -n "$gate_ok_since" ] || gate_ok_since=$up_ms
-  [ $((up_ms - gate_ok_since)) -ge "$gate_look_ms" ] || return 0
+  # The clock's hundredths, at both ends.
+  [ $((up_ms - gate_ok_since + 20)) -ge "$gate_look_ms" ] || return 0
   if [ "$gate_mode" = gate ]; then gate_confirm; else gate_verdict=healthy; fi
 }
 
 # It has answered well for long enough: is it still the same container, without a restart or an OOM kill?
 gate_confirm() {
-  gate_was=$gate_started
+  gate_was=$gate_started gate_confirming=1
   gate_examine || return 0
+  gate_confirming=''
   if [ "$gate_started" = "$gate_was" ] && [ -z "$gate_verdict" ]; then gate_verdict=healthy; fi
 }
 

@@ -90,8 +90,22 @@ SQL
 # rollback_revisions: sets here to the revision that the schema is at, as the database itself has it (a failed deployment may have left it beyond what
 # the running release has on record), and there to that of release TARGET, or to the same if none is on record. Fails if the database can't tell.
 rollback_revisions() {
-  here=$(read_revision "$ORCH_PREVIOUS") || return 1
+  if [ "$POLICY" = compatible ] && schema_on_record; then
+    here=$(cat "$ORCH_OPT/releases/$ORCH_PREVIOUS/schema")
+  else
+    here=$(read_revision "$ORCH_PREVIOUS") || return 1
+  fi
   there=$(cat "$ORCH_OPT/releases/$TARGET/schema" 2>/dev/null) || there=$here
+}
+
+# schema_on_record: whether the running release knows where the schema is: no deployment since has begun to migrate. Where nothing depends on it
+# that is enough, and the service is back a question sooner.
+schema_on_record() {
+  [ -f "$ORCH_OPT/releases/$ORCH_PREVIOUS/schema" ] || return 1
+  for _began in "$ORCH_STATE"/deployments/[1-9]*/[0-9]*/began; do
+    _number=${_began#"$ORCH_STATE/deployments/"}
+    [ ! -e "$_began" ] || [ "${_number%%/*}" -le "$ORCH_PREVIOUS" ] || return 1
+  done
 }
 
 # schema_stays: whether a rollback has nothing to bring back. Where nothing names a revision nobody can tell: then only a compatible schema stays.
