@@ -15,6 +15,8 @@ public actor DeploymentRun {
   var attachment: Attachment?
   private var log: AsyncThrowingStream<LogItem, any Error>.AsyncIterator?
   private var logOffset = 0
+  /// The release that was current when the lock was granted; 0: none.
+  private var previousAtOpening = 0
   private var beats: Task<Void, Never>?
   private let begun: Double
 
@@ -206,7 +208,8 @@ public actor DeploymentRun {
     }
     log = attachment.log.makeAsyncIterator()
     startBeating()
-    if try await previousAtOpening() != preparation.context.current?.number {
+    watchForLog(on: attachment)
+    if previousAtOpening != preparation.context.current?.number ?? 0 {
       // Somebody else's deployment ended between our look and our lock.
       roundTrips += 1
       try await look(attachment)
@@ -237,22 +240,15 @@ public actor DeploymentRun {
     throw OrchestrateError(.failed, interrupted, host: host, state: "nothing was changed")
   }
 
-  /// The release that was current when the lock was granted, as the log's first event says; nil: none.
-  private func previousAtOpening() async throws -> Int? {
-    // It is written already. Where it doesn't come, whoever shows the log on the host has died: a new connection brings another.
-    let used = attachment, client = client
-    let watch = Task { [weak self, host] in
+  /// The log's first event is written by the time of the grant. Where it doesn't come, whoever shows the log on the host has died: a new
+  /// connection brings another.
+  private func watchForLog(on used: Attachment) {
+    Task { [weak self, host, client] in
       do { try await client.sleep(.seconds(30)) } catch { return }
-      try? await self?.reconnect(
+      guard let self, await self.logOffset == 0 else { return }
+      try? await self.reconnect(
         after: OrchestrateError(.unreachable, "the host doesn't show the deployment's log", host: host), on: used)
     }
-    defer { watch.cancel() }
-    while let item = try await nextLogItem() {
-      logOffset = item.end
-      guard case .event(let event) = item.content, event.name == "opened" else { continue }
-      return event.members["previous"]?.intValue
-    }
-    return nil
   }
 
   private func take(openReply reply: Reply) async throws {
@@ -262,6 +258,7 @@ public actor DeploymentRun {
         throw OrchestrateError(.internalFault, "the host granted no number: \(reply.text)", host: host)
       }
       number = granted
+      previousAtOpening = reply.text.split(whereSeparator: \.isWhitespace).dropFirst().first.flatMap { Int($0) } ?? 0
       preparation.context.number = granted
       for line in reply.text.split(separator: "\n").dropFirst() {
         let words = line.split(separator: " ").map(String.init)

@@ -4,12 +4,19 @@ extension SSHSession {
   private static let window: UInt32 = 2 << 20
   private static let packet: UInt32 = 32768
 
-  /// Starts a remote command by the user's login shell. Two round trips.
+  /// Starts a remote command by the user's login shell. Two round trips; one if its consent isn't waited for.
   ///
-  /// - Parameter deadline: for the host's consent; not for the command.
+  /// - Parameters:
+  ///   - deadline: for the host's consent; not for the command.
+  ///   - waitsForConsent: false returns as soon as the host has a channel and is asked to run the command (RFC 4254, 6.5): what is written
+  ///     then travels right behind. A refusal comes out of `read`.
   /// - Throws: `channelOpenFailed` (MaxSessions, say), `timeout`, `connectionLost`, `cancelled`.
-  public func open(_ command: String, deadline: Duration = .seconds(30)) async throws(SSHError) -> SSHChannel {
-    try await start("the command", kind: "exec", command: command, terminal: nil, deadline: deadline)
+  public func open(
+    _ command: String, deadline: Duration = .seconds(30), waitsForConsent: Bool = true
+  ) async throws(SSHError) -> SSHChannel {
+    try await start(
+      "the command", kind: "exec", command: command, terminal: nil, deadline: deadline, waitsForConsent: waitsForConsent
+    )
   }
 
   /// A terminal on the host: the user's shell, or `command`. stderr is merged into stdout by the host, line ends are CRLF, and
@@ -22,7 +29,8 @@ extension SSHSession {
   }
 
   private func start(
-    _ what: String, kind: String, command: String?, terminal: SSHTerminal?, deadline: Duration
+    _ what: String, kind: String, command: String?, terminal: SSHTerminal?, deadline: Duration,
+    waitsForConsent: Bool = true
   ) async throws(SSHError) -> SSHChannel {
     let until = monotonicSeconds() + deadline.inSeconds
     let state = try await serial(what, until: until, discard: { $0.close($1) }) {
@@ -38,9 +46,14 @@ extension SSHSession {
               Int32(terminal.rows), 0, 0)
           }
         }
-        try await session.request(state, what) { raw in
+        let startUp: @Sendable (OpaquePointer) -> Int32 = { raw in
           libssh2_channel_process_startup(
             raw, kind, UInt32(kind.utf8.count), command, UInt32(command?.utf8.count ?? 0))
+        }
+        if waitsForConsent {
+          try await session.request(state, what, startUp)
+        } else {
+          session.awaitConsent(state, what, until: until, startUp)
         }
       } catch {
         session.close(state)
@@ -94,6 +107,28 @@ extension SSHSession {
     try await drive(what, until: .infinity) { _ in
       guard let raw = state.raw else { return Int(LIBSSH2_ERROR_CHANNEL_CLOSED) }
       return Int(body(raw))
+    }
+  }
+
+  /// Sends the request, and sees to the answer in the background.
+  private func awaitConsent(
+    _ state: ChannelState, _ what: String, until deadline: Double, _ body: @escaping @Sendable (OpaquePointer) -> Int32
+  ) {
+    // The wire takes any size: the request is queued whole, before anything that is written to the channel.
+    if let raw = state.raw, body(raw) == 0 { return }
+    settle()
+    Task {
+      do throws(SSHError) {
+        try await drive(what, until: deadline) { _ in
+          guard let raw = state.raw else { return 0 }  // closed meanwhile
+          return Int(body(raw))
+        }
+      } catch {
+        guard state.raw != nil, state.fault == nil else { return }
+        state.fault = error
+        state.closing = true
+        wakeAll()
+      }
     }
   }
 

@@ -83,7 +83,7 @@ actor ScriptedHost {
       opened = true
       subscribers = hidesLog ? [] : [channel]
       for wait in waits { channel.reply("waiting", wait) }
-      channel.reply("granted", (["7"] + recovered).joined(separator: "\n"))
+      channel.reply("granted", (["7 0"] + recovered).joined(separator: "\n"))
       event("opened", #""number":7,"previous":null"#)
     case "follow":
       channel.reply("following", runner ?? (closed ? "ended" : "live"))

@@ -169,6 +169,7 @@ class Client:
         tag, text = self.ask(f"open {self.nonce} {lease} {wait} {len(body)}", body)
         if tag == "granted":
             text, *self.recovered = text.split("\n")  # what had been left open, and how it was closed
+            text, self.previous = text.split()
             self.n = int(text)
         return tag, text
 

@@ -80,7 +80,7 @@ def test_waiting_for_the_lock(host, client):
     go(host)
     client.closed()
     second.wait_for(lambda: second.replies, "grant")
-    assert second.replies[0] == ("granted", "2")
+    assert second.replies[0] == ("granted", "2 1")
 
 
 def queue(host, nonce="waiter"):

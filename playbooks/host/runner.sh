@@ -322,7 +322,7 @@ changed=0
 new_deployment
 start_ticker
 ln -sfn "../bundle/${own_bundle##*/}" "$ORCH_STATE/bundle"
-verdict "granted $N${recovered:+
+verdict "granted $N ${ORCH_PREVIOUS:-0}${recovered:+
 $recovered}"
 advance
 while read -r message _argument <&3; do
