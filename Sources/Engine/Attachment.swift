@@ -58,6 +58,8 @@ public actor Attachment {
   /// The stub has been sent the bundle, and hasn't yet given way to attach.sh: an `error` is still its own.
   private var isUnpacking = false
   private var parser: DeploymentLogParser?
+  /// Something of the log has come over this connection.
+  private(set) var showsLog = false
   private let logStream: AsyncThrowingStream<LogItem, any Error>
   private let logContinuation: AsyncThrowingStream<LogItem, any Error>.Continuation
   private var tasks: [Task<Void, Never>] = []
@@ -115,16 +117,15 @@ public actor Attachment {
     return try await withCheckedThrowingContinuation { continuation in
       if pending.isEmpty { flights += 1 }
       pending.append(Pending(continuation: continuation, waiting: waiting))
-      enqueue(Message(bytes: Array((line + "\n").utf8) + (body ?? []), isLine: body == nil))
+      enqueue(Message(bytes: Array((line + "\n").utf8) + (body ?? []), isLine: body?.isEmpty ?? true))
     }
   }
 
   /// From now on stdout is the log of a deployment whose events bear this nonce.
   public func expectLog(nonce: String, offset: Int = 0) { parser = DeploymentLogParser(offset: offset, nonce: nonce) }
 
-  /// Says goodbye and closes; never throws, never waits for the host.
+  /// Closes; never throws, never waits for the host.
   public func close() async {
-    enqueue(Message(bytes: Array("bye\n".utf8), isLine: true))
     fail(with: OrchestrateError(.outcomeUnknown, "the connection was closed", host: host), close: true)
     await channel.close()
     for task in tasks { task.cancel() }
@@ -187,7 +188,10 @@ public actor Attachment {
         switch chunk {
         case .output(let bytes):
           guard parser != nil else { continue }
-          for item in parser!.append(bytes) { logContinuation.yield(item) }
+          for item in parser!.append(bytes) {
+            showsLog = true
+            logContinuation.yield(item)
+          }
         case .error(let bytes):
           replyBuffer += bytes
           try await takeReplies()

@@ -18,6 +18,7 @@ public actor DeploymentRun {
   /// The release that was current when the lock was granted; 0: none.
   private var previousAtOpening = 0
   private var beats: Task<Void, Never>?
+  private var logWatch: Task<Void, Never>?
   private let begun: Double
 
   // What is known of the deployment.
@@ -89,6 +90,7 @@ public actor DeploymentRun {
       summary = makeSummary(problem: await settle(after: OrchestrateError(.internalFault, "\(error)", host: host)))
     }
     beats?.cancel()
+    logWatch?.cancel()
     callOffStopQuestion()
     await stopQuestion?.value
     await attachment?.close()
@@ -153,7 +155,7 @@ public actor DeploymentRun {
   private static let secondTime = "Ctrl-C again leaves at once, and the host finishes by itself"
 
   private func askAbortOrDetach(reason: String) async {
-    while true {
+    while reader.outcome == nil, !reader.committed, reader.undoText == nil {
       let environment = request.inventory.environment
       let step = reader.step.map { "the step \($0) runs to its end, then " } ?? ""
       let question = DeploymentQuestion(
@@ -243,10 +245,10 @@ public actor DeploymentRun {
   /// The log's first event is written by the time of the grant. Where it doesn't come, whoever shows the log on the host has died: a new
   /// connection brings another.
   private func watchForLog(on used: Attachment) {
-    Task { [weak self, host, client] in
+    logWatch = Task { [weak self, host, client] in
       do { try await client.sleep(.seconds(30)) } catch { return }
-      guard let self, await self.logOffset == 0 else { return }
-      try? await self.reconnect(
+      guard await !used.showsLog else { return }
+      try? await self?.reconnect(
         after: OrchestrateError(.unreachable, "the host doesn't show the deployment's log", host: host), on: used)
     }
   }

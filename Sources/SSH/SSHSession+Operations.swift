@@ -53,7 +53,7 @@ extension SSHSession {
         if waitsForConsent {
           try await session.request(state, what, startUp)
         } else {
-          session.awaitConsent(state, what, until: until, startUp)
+          try await session.sendRequest(state, what, until: until, startUp)
         }
       } catch {
         session.close(state)
@@ -111,11 +111,17 @@ extension SSHSession {
   }
 
   /// Sends the request, and sees to the answer in the background.
-  private func awaitConsent(
+  private func sendRequest(
     _ state: ChannelState, _ what: String, until deadline: Double, _ body: @escaping @Sendable (OpaquePointer) -> Int32
-  ) {
-    // The wire takes any size: the request is queued whole, before anything that is written to the channel.
-    if let raw = state.raw, body(raw) == 0 { return }
+  ) async throws(SSHError) {
+    guard let raw = state.raw else { throw error(.channelClosed, "not connected") }
+    // The wire takes any size: the request is queued whole, before anything that is written to the channel. In the middle of a key
+    // exchange it isn't sent yet; then it is waited for.
+    let queued = wire.outbound.count
+    let status = body(raw)
+    if status == 0 { return }
+    guard status == LIBSSH2_ERROR_EAGAIN else { throw fault(Int(status), what) }
+    guard wire.outbound.count > queued else { return try await request(state, what, body) }
     settle()
     Task {
       do throws(SSHError) {
@@ -127,6 +133,7 @@ extension SSHSession {
         guard state.raw != nil, state.fault == nil else { return }
         state.fault = error
         state.closing = true
+        pump()
         wakeAll()
       }
     }

@@ -103,7 +103,10 @@ public struct MigrateProbeStep: StepKind {
 
   /// Nil: the migration tool isn't one that tells without a database.
   public init?(settings: MigrateSettings) {
-    guard MigrateStep(settings: settings).tool == .alembic else { return nil }
+    // With other options (-c, -n, -x) it may be another history than the one that the image tells by itself.
+    guard MigrateStep(settings: settings).tool == .alembic,
+      settings.up.suffix(2) == ["upgrade", "head"], settings.up.dropLast(2).last?.hasSuffix("alembic") == true
+    else { return nil }
     self.settings = settings
   }
 

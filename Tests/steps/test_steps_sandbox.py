@@ -449,6 +449,34 @@ def test_pending_migrations_are_told(bot):
     assert facts["head"] == "0004"
 
 
+def test_files_that_did_not_come_whole_are_not_believed(bot):
+    """A chain that ends too soon would be one without pending migrations: then Alembic itself is asked."""
+    project = bot.project
+    number = bot.deployment("v1.1.0")
+    image = bot.config("v1.1.0")["services"]["bot"]["image"]
+    # A docker client that dies between two files.
+    shim = f"""#!/bin/sh
+echo "$1" >>{project.base}/asked
+case "$1 $2" in
+"cp "*/versions)
+  /usr/bin/docker "$@" | tar -xf - -C {project.base} && rm {project.base}/versions/0002*.py && tar -cf - -C {project.base} versions
+  rm -rf {project.base}/versions
+  exit 1
+  ;;
+esac
+exec /usr/bin/docker "$@"
+"""
+    project.droplet.upload(f"{project.base}/shim", {"docker": (0o755, shim)})
+    params = dict(TOOL="alembic", SERVICE="bot", REFERENCE=image, DIRECTORY="", DB_SERVICE="postgres", DB_NAME="", DB_USER="")
+    project.prepare(number, "03-migrate-probe", params)
+    good(project.droplet.run(
+        f"cd {project.state}/deployments/{number}/03-migrate-probe && {project.environment(number, '03-migrate-probe')} "
+        f"PATH={project.base}/shim:/usr/bin:/bin sh {project.bundle}/steps/migrate-probe.apply.sh", check=False))
+    assert project.facts(number, "03-migrate-probe") == {"revision": "0002", "head": "0002", "pending": []}
+    assert project.droplet.run(f"cat {project.base}/asked").text.split().count("run") == 1
+    project.droplet.run(f"rm {project.base}/asked")
+
+
 # ---- backup
 
 

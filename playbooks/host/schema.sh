@@ -63,9 +63,9 @@ read_revision() {
   if [ "$TOOL" = alembic ] && [ -n "$DB_SERVICE" ]; then
     find_database || return 1
     pg_query "$database" 120 <<'SQL' || return 1
-select 'found' where to_regclass('public.alembic_version') is not null
-  or not exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace
-    where c.relkind = 'r' and n.nspname !~ '^pg_' and n.nspname <> 'information_schema');
+select 'found' where to_regclass('public.alembic_version') is not null;
+select 'empty' where not exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace
+  where c.relkind = 'r' and n.nspname !~ '^pg_' and n.nspname <> 'information_schema');
 select 'select version_num from public.alembic_version order by 1' where to_regclass('public.alembic_version') is not null
 \gexec
 SQL
@@ -75,6 +75,8 @@ SQL
       printf '%s\n' "$pg_answer" | sed 1d | paste -s -d ' ' -
       return 0
       ;;
+    # Nothing has been migrated yet; but before anything is brought back, it may as well be another database that the application uses.
+    empty) [ -n "$TARGET" ] || return 0 ;;
     esac
   fi
   [ -n "$REVISION" ] || return 0

@@ -12,7 +12,7 @@ fail() {
 # shellcheck disable=SC2174 # the parents are the system's
 own() {
   [ -w "$1" ] || mkdir -p -m 0750 "$1" 2>/dev/null ||
-    sudo -n install -d -m 0750 -o "$(id -un)" -g "$(id -gn)" "$1" 2>/dev/null ||
+    sudo -n install -d -m 0750 -o "$(id -un)" -g "$(id -gn)" "$1" 2>/dev/null </dev/null ||
     fail "No right to make $1: as root: install -d -m 0750 -o $(id -un) $1"
 }
 own "$state"
@@ -21,6 +21,7 @@ own "$opt/$project"
 home=$state/bundle/$bundle
 if [ -d "$home" ]; then
   echo H >&2
+  touch "$home" 2>/dev/null || : # in use: not to be pruned
 else
   new=$state/bundle/.new.$$
   full() {

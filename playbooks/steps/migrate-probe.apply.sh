@@ -40,13 +40,16 @@ one_off() {
     --label "orchestrate.deployment=$ORCH_N" --read-only --tmpfs /tmp ${DIRECTORY:+-w "$DIRECTORY"} "$@" </dev/null
 }
 
-# PATH: of the image, as a tar.
-from_image() { timeout --foreground 60 docker cp "$container:$1" - 2>/dev/null; }
+# PATH: of the image, into this directory. To its end first: tar takes one that is cut between two members for whole.
+from_image() {
+  timeout --foreground 60 docker cp "$container:$1" - >image.tar 2>/dev/null && tar -xf image.tar --no-same-owner --no-same-permissions
+}
 
 # The files say it in a fraction of the time that a container takes to run Alembic; fails where they aren't plain, or elsewhere.
 history_of_files() {
   folder=${DIRECTORY:-$(docker inspect -f '{{.Config.WorkingDir}}' "$container")}
-  from_image "${folder:-/}/alembic.ini" | tar -xOf - >alembic.ini || return 1
+  rm -rf alembic.ini versions
+  from_image "${folder:-/}/alembic.ini" && [ -f alembic.ini ] && [ ! -L alembic.ini ] || return 1
   location=$(awk '
     /^[ \t]*\[/ { section = $0; gsub(/[][ \t\r]/, "", section); next }
     section != "alembic" { next }
@@ -55,12 +58,12 @@ history_of_files() {
     END { if (bad || place == "") exit 1; print place }' alembic.ini) || return 1
   case $location in '%(here)s/'*) location=${location#'%(here)s/'} ;; esac
   case $location in *%* | *:*) return 1 ;; /*) ;; *) location=$folder/$location ;; esac
-  rm -rf versions
-  from_image "$location/versions" | tar -xf - || return 1
-  [ -d versions ] && [ ! -L versions ] || return 1
+  from_image "$location/versions" && [ -d versions ] && [ ! -L versions ] || return 1
   set --
   for file in versions/*.py; do
-    case $file in */__init__.py | */.*) ;; *) [ ! -f "$file" ] || [ -L "$file" ] || set -- "$@" "$file" ;; esac
+    case $file in */__init__.py | */.*) continue ;; esac
+    [ -f "$file" ] && [ ! -L "$file" ] || return 1
+    set -- "$@" "$file"
   done
   [ $# -gt 0 ] || return 1
   LC_ALL=C awk -f "$ORCH_BUNDLE/alembic.awk" "$@"
@@ -70,7 +73,7 @@ if container=$(one_off create "$image" true); then
   history=$(history_of_files) || history=''
   docker rm -f "$container" >/dev/null &
   removing=$!
-  rm -rf versions alembic.ini
+  rm -rf versions alembic.ini image.tar
 fi
 
 if [ -n "$database" ]; then wait "$asking" || die "The schema's revision can't be read from $DB_SERVICE."; fi
