@@ -91,13 +91,24 @@ PGAPPNAME=$1
 export PGPASSWORD PGAPPNAME
 shift
 '
+# Until the server accepts connections by TCP (during its first initialisation one answers on the socket that goes away again), at most $3 seconds:
+# whoever started this may be gone, and ending the docker client ends nothing in here.
+# shellcheck disable=SC2016 # the same
+pg_await='
+read -r up _ </proc/uptime
+end=$((${up%.*} + $3))
+until pg_isready -q -h 127.0.0.1 -p "${PGPORT:-5432}"; do
+  read -r up _ </proc/uptime
+  [ "${up%.*}" -lt "$end" ] || exit 124
+  sleep 0.2 || sleep 1
+done </dev/null
+'
 # shellcheck disable=SC2016 # the same
 pg_preamble=$pg_login'exec "$@"'
-# Its database and user: $1 and $2, where they are empty those that the container was made with. As soon as the server accepts connections by TCP:
-# during its first initialisation one answers on the socket that goes away again.
+# Its database and user: $1 and $2, where they are empty those that the container was made with. As soon as the server accepts connections, at most
+# $3 seconds from now (else status 124).
 # shellcheck disable=SC2016 # the same
-pg_session=$pg_login'
-until pg_isready -q -h 127.0.0.1 -p "${PGPORT:-5432}"; do sleep 0.2 || sleep 1; done </dev/null
+pg_session=$pg_login$pg_await'
 PGUSER=${2:-${POSTGRES_USER:-postgres}}
 PGDATABASE=${1:-${POSTGRES_DB:-$PGUSER}}
 export PGUSER PGDATABASE
@@ -109,7 +120,7 @@ pg_query() {
   # shellcheck disable=SC2016 # the same
   pg_answer=$(timeout --foreground "$2" docker exec -i "$1" sh -c "$pg_session"'
 printf "%s\n%s\n%s\n" "$PGDATABASE" "$PGUSER" "$(pg_dump --version)"
-exec psql -X -q -A -t -v ON_ERROR_STOP=1' sh "orch-$ORCH_N" "$DB_NAME" "$DB_USER") || return
+exec psql -X -q -A -t -v ON_ERROR_STOP=1' sh "orch-$ORCH_N" "$DB_NAME" "$DB_USER" "$2") || return
   pg_answer=$pg_answer$pg_newline # which the substitution took
   DB_NAME=${pg_answer%%"$pg_newline"*}
   pg_answer=${pg_answer#*"$pg_newline"}
@@ -137,10 +148,10 @@ pg_names() {
 # that goes away again), and sets DB_NAME, DB_USER where they are empty, and pg_tool (pg_dump's version).
 pg_ready() {
   # shellcheck disable=SC2016 # expanded inside the container
-  pg_env=$(timeout --foreground "$2" docker exec "$1" sh -c 'until pg_isready -q -h 127.0.0.1 -p "${PGPORT:-5432}"; do sleep 0.2 || sleep 1; done
+  pg_env=$(timeout --foreground "$2" docker exec "$1" sh -c "$pg_await"'
 u=${POSTGRES_USER:-postgres}
 printf "%s\n%s\n" "${POSTGRES_DB:-$u}" "$u"
-pg_dump --version') || return 1
+pg_dump --version' sh '' '' "$2") || return 1
   DB_NAME=${DB_NAME:-$(printf '%s\n' "$pg_env" | sed -n 1p)}
   DB_USER=${DB_USER:-$(printf '%s\n' "$pg_env" | sed -n 2p)}
   # shellcheck disable=SC2034 # for the backup

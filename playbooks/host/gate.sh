@@ -194,7 +194,14 @@ gate_start() {
     if [ "$gate_asker" = sh ]; then
       exec timeout --foreground "$gate_left" docker exec -i "$gate_id" sh -c "$(cat "$ORCH_BUNDLE/probe.sh")" probe exec 0.3 "$@"
     fi
-    while gate_output=$(docker exec "$gate_id" "$@" 2>&1) && gate_rc=0 || gate_rc=$?; do
+    # Each by itself: a check that hangs would be waited for.
+    while
+      clock
+      [ "$up_ms" -lt "$gate_end" ] || exit 0
+      gate_output=$(timeout --foreground -k 2 "$(((gate_end - up_ms) / 1000 + 1))" docker exec "$gate_id" "$@" 2>&1) && gate_rc=0 || gate_rc=$?
+    do
+      # The time is over, not the check's: there is no answer.
+      case $gate_rc in 124 | 137) clock; [ "$up_ms" -lt "$gate_end" ] || exit 0 ;; esac
       printf '%s %s\n' "$gate_rc" "$(printf '%s' "$gate_output" | tr '\n' ' ')"
       sleep 0.3
     done

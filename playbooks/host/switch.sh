@@ -1,4 +1,4 @@
-# Putting containers of one release in the place of another's. Sourced after lib.sh, containers.sh and gate.sh.
+# Putting containers of one release in the place of another's. Sourced after lib.sh, containers.sh and gate.sh (for await_baseline alone: after lib.sh).
 # shellcheck shell=sh
 
 # of_services SERVICE…: the lines of all_containers (stdin) that are about them.
@@ -36,11 +36,27 @@ remove_containers_of() {
   done
 }
 
-# await_baseline: before anything stops, how well the running release was must be known. Preflight has begun to ask; it takes 5 s for each gate at most.
+# await_baseline: before anything changes, how well the running release was must be known. Preflight has begun to ask; it takes 5 s for each gate
+# at most, and 65 s in all. Whoever changes something calls it: the first one waits, for the others it costs nothing.
+baseline_seconds=70
 await_baseline() {
   [ -s "$ORCH_DEPLOYMENT/looking" ] || return 0
   read -r looking <"$ORCH_DEPLOYMENT/looking"
-  while [ ! -e "$ORCH_DEPLOYMENT/baseline" ] && kill -0 "$looking" 2>/dev/null; do sleep 0.05; done
+  clock
+  # shellcheck disable=SC2154 # set by clock
+  looking_until=$((up_ms + baseline_seconds * 1000))
+  while [ ! -e "$ORCH_DEPLOYMENT/baseline" ] && kill -0 "$looking" 2>/dev/null; do
+    clock
+    if [ "$up_ms" -ge "$looking_until" ]; then
+      kill -KILL "$looking" 2>/dev/null || : # what it found from now on would be the deployment's own doing
+      break
+    fi
+    sleep 0.05
+  done
+  if [ ! -e "$ORCH_DEPLOYMENT/baseline" ]; then
+    say 'How well the running release is could not be found out in time; an undo counts as healthy only if all of it is.'
+    cat "$ORCH_DEPLOYMENT/looks" 2>/dev/null || : # there may be none
+  fi
   if [ -s "$ORCH_DEPLOYMENT/baseline" ] && [ -e "$ORCH_DEPLOYMENT/looks" ]; then
     say 'What runs is not healthy; an undo would bring it back as it is:'
     cat "$ORCH_DEPLOYMENT/looks"

@@ -6,6 +6,8 @@ set -eu
 . "$ORCH_BUNDLE/lib.sh"
 # shellcheck source=playbooks/host/containers.sh
 . "$ORCH_BUNDLE/containers.sh"
+# shellcheck source=playbooks/host/switch.sh
+. "$ORCH_BUNDLE/switch.sh"
 SERVICE='' CREATE='' DB_NAME='' DB_USER='' KEEP_LAST=7 KEEP_DAYS=7 VERSION=''
 # shellcheck source=/dev/null
 . "$ORCH_STEP/params"
@@ -34,6 +36,7 @@ for service in "$@"; do
 done
 if [ -n "$missing" ]; then
   [ -f "$config" ] || die "Not there, and there is no release that could create it:$missing"
+  await_baseline
   # Only what has no container yet is the undo's to remove.
   for service in $missing; do [ -n "$(state "$service")" ] || echo "$service"; done | write_atomically "$ORCH_STEP/created"
   say "creating:$missing"
@@ -72,22 +75,24 @@ mkdir -p "$backups"
 clock
 # shellcheck disable=SC2154 # set by clock
 began=$up_ms
-# dump [COMPRESSION]: without one, the best that pg_dump's version has.
+# dump [COMPRESSION]: without one, the best that pg_dump's version has. For a subshell, which becomes the docker client: ending it ends that one.
 dump() {
   # shellcheck disable=SC2016 # expanded inside the container
-  docker exec "$database" sh -c "$pg_session"'
-if [ -z "$3" ]; then
+  exec docker exec "$database" sh -c "$pg_session"'
+if [ -z "$4" ]; then
   version=$(pg_dump --version)
   version=${version#"${version%%[0-9]*}"}
-  case ${version%%[!0-9]*} in ? | 1[0-5]) set -- "$1" "$2" 1 ;; *) set -- "$1" "$2" zstd:1 ;; esac
+  case ${version%%[!0-9]*} in ? | 1[0-5]) set -- "$1" "$2" "$3" 1 ;; *) set -- "$1" "$2" "$3" zstd:1 ;; esac
 fi
-exec pg_dump -Fc -Z "$3" --lock-wait-timeout=10000' sh "orch-$ORCH_N" "$DB_NAME" "$DB_USER" "${1-}" >"$partial" 2>"$partial.errors" </dev/null
+exec pg_dump -Fc -Z "$4" --lock-wait-timeout=10000' sh "orch-$ORCH_N" "$DB_NAME" "$DB_USER" 120 "${1-}" >"$partial" 2>"$partial.errors" </dev/null
 }
 dump &
 dumping=$!
 
-# A line each, told apart by its first letter. Small tables are counted, of the others the statistics tell.
+# A line each, told apart by its first letter. Small tables are counted, of the others the statistics tell. A lock is waited for
+# a little longer than pg_dump does, which names the table.
 pg_query "$database" 120 <<'SQL' && rc=0 || rc=$?
+set lock_timeout = '12s';
 select 'S ' || current_setting('server_version');
 select 'B ' || pg_database_size(current_database());
 select 'select ''R '' || version_num from public.alembic_version' where to_regclass('public.alembic_version') is not null
@@ -101,8 +106,10 @@ where c.relkind = 'r' and n.nspname !~ '^pg_' and n.nspname <> 'information_sche
 \gexec
 SQL
 if [ "$rc" != 0 ]; then
-  kill "$dumping" 2>/dev/null || : # it may have failed as well
-  [ "$rc" != 124 ] || die "PostgreSQL in $SERVICE doesn't accept connections: $(docker logs --tail 20 "$database" 2>&1)"
+  kill -KILL "$dumping" 2>/dev/null || : # it may have failed as well
+  wait "$dumping" 2>/dev/null || : # its words tell
+  [ ! -s "$partial.errors" ] || die "The database in $SERVICE can't be read: $(cat "$partial.errors")"
+  [ "$rc" != 124 ] || die "PostgreSQL in $SERVICE doesn't answer within 120 s: $(docker logs --tail 20 "$database" 2>&1)"
   die "The database in $SERVICE can't be read (above)."
 fi
 facts=$pg_answer
@@ -136,7 +143,7 @@ if ! wait "$dumping"; then
   # A pg_dump that was built without zstd says so before its first byte.
   if [ "$compression" != zstd:1 ] || [ -s "$partial" ]; then dump_failed; fi
   compression=gzip:1
-  dump "$compression" || dump_failed
+  (dump "$compression") || dump_failed
 fi
 [ -s "$partial" ] || die 'pg_dump wrote nothing.'
 sync "$partial" &

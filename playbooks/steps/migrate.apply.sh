@@ -8,6 +8,8 @@ set -eu
 . "$ORCH_BUNDLE/containers.sh"
 # shellcheck source=playbooks/host/schema.sh
 . "$ORCH_BUNDLE/schema.sh"
+# shellcheck source=playbooks/host/switch.sh
+. "$ORCH_BUNDLE/switch.sh"
 SERVICE='' UP='' REVISION='' DOWN='' TOOL='' POLICY=compatible TIMEOUT=600 LOCK_TIMEOUT=5000 DB_SERVICE='' DB_NAME='' DB_USER='' VERSION='' FROM=''
 TARGET='' ACCEPT_DATA_LOSS=0 HEAD=''
 # shellcheck source=/dev/null
@@ -24,6 +26,7 @@ if [ -n "$TARGET" ]; then
   accept=$ACCEPT_DATA_LOSS
   # shellcheck source=/dev/null
   . "$left/migrate"
+  await_baseline # a database that doesn't run is started
   if ! rollback_revisions; then
     [ "$POLICY" = compatible ] || die "The schema's revision can't be read. Nothing was changed."
     here=$(cat "$left/schema" 2>/dev/null) || here=''
@@ -73,6 +76,7 @@ fi
 [ -n "$UP" ] || exit 0
 # A rollback from this release runs by these.
 sed '/^\(TARGET\|ACCEPT_DATA_LOSS\|HEAD\)=/d' "$ORCH_STEP/params" | write_atomically "$ORCH_RELEASE/migrate"
+await_baseline # a database that doesn't run is started
 find_database || [ -z "$DB_SERVICE" ] || die "The database's service, $DB_SERVICE, doesn't run. Nothing was changed."
 before=$(read_revision "$ORCH_N") || die "The schema's revision can't be read. Nothing was changed."
 printf '%s\n' "$before" | write_atomically "$ORCH_STEP/before"
