@@ -1,5 +1,6 @@
 """The plain course of a deployment, the ways in which a step fails, and the undo."""
 
+import contextlib
 import json
 import os
 import signal
@@ -211,6 +212,30 @@ def test_a_person_may_abandon_what_is_stuck(host, client):
     assert [(e["number"], e["outcome"]) for e in host.history()] == [(1, "abandoned"), (2, "committed")]
 
 
+@pytest.mark.parametrize("tool, when", [("grep", "-v"), ("sed", "$d")], ids=["history", "torn-journal"])
+def test_an_abandon_that_cannot_be_kept_can_be_said_again(host, client, tool, when):
+    """The receipt can't be replaced, or the journal's torn end not cut: nothing is closed, and nobody hears that it was."""
+    assert client.run(deployment(step("02-change", "exit 1", "exit 1", CHANGES=1)))["outcome"] == "stuck"
+    host.await_free_lock()
+    if tool == "sed":
+        with open(host.state / "deployments/1/journal.jsonl", "a") as journal:
+            journal.write('{"event":"aban')
+    history = (host.state / "history.jsonl").read_text()
+    failing = f"""case $1 in '{when}') echo x >>"$ORCHESTRATE_OPT/failed"; exit 137 ;; esac\n"""
+    host.tool(tool, failing + f'exec /usr/bin/{tool} "$@"')
+    assert client.open(abandon=1)[0] == "error"
+    host.await_free_lock()
+    assert (host.opt_base / "failed").read_text() == "x\n"  # not again and again
+    assert (host.state / "history.jsonl").read_text() == history
+    assert '"outcome":"abandoned"' not in (host.state / "deployments/1/journal.jsonl").read_text()
+    assert host.connect().open()[0] == "error"  # still open
+    host.await_free_lock()
+    (host.bin / tool).unlink()
+    assert host.connect().open(abandon=1) == ("recovered", "1 abandoned")
+    assert [line["outcome"] for line in host.history()] == ["abandoned"]
+    assert host.journal(1)[-1]["outcome"] == "abandoned"
+
+
 def test_only_what_is_stuck_can_be_abandoned(host, client):
     assert client.run(deployment())["outcome"] == "committed"
     host.await_free_lock()
@@ -224,7 +249,8 @@ def test_only_what_is_stuck_can_be_abandoned(host, client):
     client.await_event("started")
     def killed():
         for process in host.processes():
-            os.kill(process, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # gone in between
+                os.kill(process, signal.SIGKILL)
         return host.lock_is_free()
     eventually(killed, "free lock")
     tag, text = host.connect().open(abandon=2)
@@ -298,6 +324,15 @@ def test_health_after_the_undo_is_judged_against_the_baseline(host, client, befo
     assert (closed["outcome"], closed["healthy"], closed.get("unhealthy_before")) == ("undone", False, same)
     assert host.history()[0].get("unhealthy_before") is same
     assert after.encode() in client.log
+
+
+@pytest.mark.parametrize("end, same", [("exit 1", True), ("exit 2", None), ("exit 124", None), ("kill -KILL $$", None)])
+def test_a_look_that_did_not_come_to_its_end_excuses_nothing(host, client, end, same):
+    """Killed at its 60 s, for instance: what it hadn't come to may be unwell because of us."""
+    look = f"""cat >looks <<'EOT'\n{UNWELL}\nEOT\nunwell_names looks >"$ORCH_DEPLOYMENT/baseline"\n"""
+    check = f"cat <<'EOT'\n{UNWELL}\nEOT\n{end}\n"
+    closed = client.run(deployment(step("01-look", look), step("02-change", "exit 1", "", CHANGES=1, files={"check.sh": check})))
+    assert (closed["outcome"], closed["healthy"], closed.get("unhealthy_before")) == ("undone", False, same)
 
 
 def test_without_a_commit(host, client):

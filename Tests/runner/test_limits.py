@@ -78,6 +78,35 @@ def test_full_before_the_start(small):
     assert not (small.state / "deployments/.new").exists()
 
 
+def test_recovery_on_a_full_disk(small):
+    """The reserve is given back before anything is written: the torn line is cut, the key replaced, and the undo tells its facts."""
+    client = small.connect()
+    client.open()
+    client.send({**step("01-change", "", 'printf "%070000d\\n" 1 >"$ORCH_OPT/proof"; fact proof 1', CHANGES=1)}, seal=False)
+    client.await_event("ended", step="01-change")
+    os.kill(small.runner_pid(), 9)
+    small.await_free_lock()
+    client.cut()
+    directory = small.state / "deployments/1"
+    with open(directory / "journal.jsonl", "a") as journal:
+        journal.write('{"event":"ended","k":"x","t":1,"up":2.00,"step":"01-ch')
+    os.link(directory / "key", directory / "key.was")
+    nonce = (directory / "key").read_text().split()[0]
+    for size in ("64k", "1"):  # the last page too
+        subprocess.run(["dd", "if=/dev/zero", f"of={small.directory}/full", f"bs={size}", "oflag=append", "conv=notrunc"], stderr=subprocess.DEVNULL)
+    assert os.statvfs(small.directory).f_bavail == 0
+    runner = small.base / "bundle" / small.bundle_name / "runner.sh"
+    subprocess.run([small.path("sh"), str(runner), "recover", "app", "boot", "0"], env=small.environment, check=True, **IDS)
+    assert not (small.state / "reserve").exists() and not (small.opt / ".reserve").exists()
+    events = small.journal(1)  # whole lines only
+    assert (events[-1]["event"], events[-1]["outcome"], events[-1]["recovery"]) == ("closed", "undone", True)
+    assert (small.opt / "proof").stat().st_size == 70_001
+    assert [(line["outcome"], line["facts"]) for line in small.history()] == [("undone", {"change": {"proof": 1}})]
+    # Never emptied in place, where a full disk would leave nothing for the undo's facts.
+    assert (directory / "key").read_text().split()[0] == nonce
+    assert not os.path.samefile(directory / "key", directory / "key.was")
+
+
 def test_messages_on_a_full_disk_keep_the_conversation(small):
     client = small.connect()
     client.open()

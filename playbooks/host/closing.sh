@@ -30,7 +30,7 @@ replace_receipt() {
 # LINE: the receipt of deployment N. One line per number: one that was stuck is replaced.
 write_history() {
   _history=$ORCH_STATE/history.jsonl
-  [ ! -e "$_history" ] || cut_torn "$_history"
+  [ ! -e "$_history" ] || cut_torn "$_history" || return 1
   if [ -e "$_history" ] && grep -q "\"number\":$N,\"opened\":" "$_history"; then
     write_atomically "$_history" replace_receipt "$1"
   else
@@ -69,7 +69,8 @@ close() {
   _closed=$line
   [ "$1" = stuck ] || forget_secrets
   first_line holder.json
-  write_history "${REPLY%\}},\"previous\":${ORCH_PREVIOUS:-null},\"closed\":$((_epoch + up_ms)),\"outcome\":\"$1\",\"healthy\":$_health,\"cause\":\"$cause\"${abandoned_by:+,\"abandoned\":$abandoned_by},\"facts\":{$(facts_object)}}"
+  write_history "${REPLY%\}},\"previous\":${ORCH_PREVIOUS:-null},\"closed\":$((_epoch + up_ms)),\"outcome\":\"$1\",\"healthy\":$_health,\"cause\":\"$cause\"${abandoned_by:+,\"abandoned\":$abandoned_by},\"facts\":{$(facts_object)}}" ||
+    exit 1 # without its receipt it stays open, for whoever comes next
   printf '%s\n' "$_closed" >>journal.jsonl
   sync -d journal.jsonl
   kill_leftovers

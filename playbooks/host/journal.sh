@@ -12,15 +12,16 @@ record() {
 # A full disk must not stop an undo: the log goes without the line.
 tell() { printf '\n\001%s\n' "$line" >>log || :; }
 
-# FILE: cuts the end of it after a crash or a full disk: a last line without its newline, or not whole, was never written.
+# FILE: cuts the end of it after a crash or a full disk: a last line without its newline, or not whole, was never written. Fails, and
+# leaves FILE as it is, if there is no space for that.
 cut_torn() {
   [ -s "$1" ] || return 0
-  _last=$(tail -n 1 "$1" && echo .) # the dot keeps the newline
+  _last=$(tail -n 1 "$1" && echo .) || return 1 # the dot keeps the newline
   case $_last in
     "{"*"}
 .") ;;
     *)
-      write_atomically "$1" sed '$d' "$1"
+      write_atomically "$1" sed '$d' "$1" || return 1 # whoever calls us may have set -e off
       cut_torn "$1"
       ;;
   esac

@@ -1,25 +1,31 @@
 # shellcheck shell=sh disable=SC2015,SC2016,SC2034,SC2154,SC2164 # as in runner.sh, which sets -e; and what the parts share with each other
 # Deployments whose runner is gone: closed by whoever has the lock next. Sourced by runner.sh.
 
-# NUMBER: takes up a deployment whose runner is gone.
+# NUMBER: takes up a deployment whose runner is gone. On a full disk everything here wants the reserve that it has left.
 take_up() {
+  free_reserve
+  printf '{"who":"the host itself","command":"closing the interrupted deployment %s","number":%s,"recovering":true}\n' "$1" "$1" >holder || : # even without it
   load "$1"
   wake "$start/wake" "recovering $N"
   # The machine may have started anew since.
   clock
   _epoch=$(($(now_ms) - up_ms))
-  echo "$_key $_epoch" >key || : # a full disk: the old clock will do
+  echo "$_key $_epoch" | write_atomically key || : # a full disk: the old clock will do
   recovery=true
   cut_torn journal.jsonl
 }
 
-# NUMBER: closes what nobody could undo as it is, because a person has settled it by hand and says so. Fails if it isn't stuck.
+# NUMBER: whether its undo got stuck. A line that isn't whole doesn't count: take_up cuts it.
+is_stuck() {
+  case $(grep '^{"event":"closed",.*}$' "deployments/$1/journal.jsonl" | tail -n 1) in *'"outcome":"stuck"'*) ;; *) return 1 ;; esac
+}
+
+# NUMBER: closes what is_stuck as it is, because a person has settled it by hand and says so. Never in a condition: it needs set -e.
 abandon() {
   take_up "$1"
-  case $(grep '^{"event":"closed",' journal.jsonl | tail -n 1) in *'"outcome":"stuck"'*) ;; *) return 1 ;; esac
   cause=$(sed -n 's/^{"event":"undoing",.*"reason":"\([a-z-]*\)".*/\1/p' journal.jsonl | head -n 1)
   abandoned_by=$request
-  record abandoned "\"by\":$request" || return 1
+  record abandoned "\"by\":$request"
   outcome=abandoned
   close_taken_up null
   abandoned_by=

@@ -287,8 +287,10 @@ case $request in
 esac
 recovered=
 for _open in $(open_numbers); do
-  printf '{"who":"the host itself","command":"closing the interrupted deployment %s","number":%s,"recovering":true}\n' "$_open" "$_open" >holder
-  [ "$_open" != "$abandoned" ] || ! abandon "$_open" || continue
+  if [ "$_open" = "$abandoned" ] && is_stuck "$_open"; then
+    abandon "$_open"
+    continue
+  fi
   recover "$_open"
   [ $outcome != stuck ] || [ "$mode" = recover ] || {
     rm -f runner.pid

@@ -90,13 +90,19 @@ check_health() {
   for _check in [0-9][0-9]-*/check.sh; do
     [ -e "$_check" ] || continue
     healthy=false
-    if (
+    _status=0
+    (
       exec 3>&- 4>&-
       ORCH_STEP=$ORCH_DEPLOYMENT/${_check%/*}
       export ORCH_STEP
       cd "${_check%/*}"
       exec timeout -k 10 60 sh ./check.sh >looks 2>>../log </dev/null
-    ); then healthy=true; elif unwell_as_before "${_check%/*}/looks"; then healthy=before; fi
+    ) || _status=$?
+    # 1: it has looked at everything, and something is unwell. Any other end, as after its 60 s, says nothing of what it didn't come to.
+    case $_status in
+      0) healthy=true ;;
+      1) ! unwell_as_before "${_check%/*}/looks" || healthy=before ;;
+    esac
     cat "${_check%/*}/looks" >>log || : # a full disk
   done
 }
