@@ -512,6 +512,24 @@ def test_backup_killed_at_any_moment(bot, seconds):
     assert all(name[:-5] + ".json" in names for name in dumps)
 
 
+def test_a_locked_table_fails_the_backup_and_is_told(bot):
+    project = bot.project
+    number = bot.deployment("v1.1.0")
+    [(database, _, _)] = project.containers()["postgres"]
+    lock = "begin; lock table alembic_version in access exclusive mode; select pg_sleep(60)"
+    project.droplet.run(f"docker exec -d {database} env PGAPPNAME=locker psql -U market -d market -c {lock!r}")
+    try:
+        wait_for(lambda: project.sql("select count(*) from pg_locks where mode = 'AccessExclusiveLock' and granted") != "0")
+        result = project.apply(number, "05-backup", "backup", BACKUP)
+        assert result.returncode == 1
+        assert "lock timeout" in result.output and "LOCK TABLE" in result.output and "alembic_version" in result.output
+        assert "doesn't answer" not in result.output
+        assert project.droplet.run("pgrep -fc 'docker exec .*pg_[d]ump'", check=False).text.strip() == "0"
+    finally:
+        project.sql("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'locker'")
+    good(project.undo(number, "05-backup", "backup"))
+
+
 def test_retention_keeps_what_a_release_needs(bot):
     project = bot.project
     folder = f"{project.opt}/backups"
