@@ -69,6 +69,18 @@ def test_a_look_that_hangs_is_ended_whole_and_nothing_is_known(local, project):
     assert gone(local.read(f"{local.base}/child").strip())
 
 
+@pytest.mark.parametrize("healthy, code", [("true", 0), ("false", 1)])
+def test_what_was_unwell_is_kept_and_told_once(local, project, healthy, code):
+    docker(local, "exit 0\n")
+    line = f'{{"gate":"a","service":"bot","healthy":{healthy},"at_ms":null}}'
+    local.write(f"{project.bundle}/check.sh", f"echo '{line}'\nexit {code}\n")
+    deployment = project.deployment(2)
+    deployment.step("preflight").apply()
+    told = [deployment.step("run", files={"script": "echo it ran\n"}, number=number).apply()[1] for number in (2, 3)]
+    assert local.read(f"{deployment.directory}/baseline") == ('{"gate":"a","service":"bot"\n' if code else "")
+    assert told == [f"What runs is not healthy; an undo would bring it back as it is:\n{line}\nit ran\n" if code else "it ran\n", "it ran\n"]
+
+
 def test_waiting_for_the_look_has_an_end(local, project):
     looking = subprocess.Popen(["sleep", "300"])
     try:
