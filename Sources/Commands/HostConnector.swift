@@ -68,7 +68,7 @@ actor HostConnector {
   func attach() async throws -> Attachment {
     let session = try await connect()
     do {
-      let channel = try await session.open(bundle.command(project: inventory.project), waitsForConsent: false)
+      let channel = try await session.open(bundle.command(project: inventory.project))
       let attachment = Attachment(
         host: entry.name, channel: SSHByteChannel(channel: channel, host: entry), bundle: bundle)
       await attachment.start()

@@ -162,7 +162,7 @@ public actor Attachment {
     }
   }
 
-  /// Before the greeting only lines: a host that has our scripts answers them at once, which saves a round trip; one that wants the bundle
+  /// Before the greeting only lines: a host that has our scripts answers them as soon as they run; one that wants the bundle
   /// passes over them, and they follow it once more.
   private func nextBatch() -> [UInt8] {
     if !greeted {

@@ -185,8 +185,8 @@ public actor DeploymentRun {
     self.attachment = attachment
     await attachment.expectLog(nonce: request.nonce)
     let lease = request.lease.components.seconds, wait = request.lockWait.components.seconds
-    // The channel; the command on it, with what is true now; then the lock.
-    roundTrips += 2
+    // The channel, the command on it (sshd gives a window only then), what is true now; then the lock.
+    roundTrips += 3
     try await look(attachment)
     try preparation.requireDocker(catalog)
     if case .rollback(let version) = request.kind { try await chooseTarget(version) }

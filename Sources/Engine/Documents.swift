@@ -369,7 +369,7 @@ public struct CommandTimings: Sendable, Equatable, Codable {
   public init(host: String, connect: ConnectTimings?, flights: Int, seconds: Double) {
     self.host = host
     self.connect = connect
-    roundTrips = 1 + flights
+    roundTrips = 2 + flights
     self.seconds = seconds
   }
 }

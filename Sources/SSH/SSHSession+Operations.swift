@@ -4,19 +4,12 @@ extension SSHSession {
   private static let window: UInt32 = 2 << 20
   private static let packet: UInt32 = 32768
 
-  /// Starts a remote command by the user's login shell. Two round trips; one if its consent isn't waited for.
+  /// Starts a remote command by the user's login shell. Two round trips.
   ///
-  /// - Parameters:
-  ///   - deadline: for the host's consent; not for the command.
-  ///   - waitsForConsent: false returns as soon as the host has a channel and is asked to run the command (RFC 4254, 6.5): what is written
-  ///     then travels right behind. A refusal comes out of `read`.
+  /// - Parameter deadline: for the host's consent; not for the command.
   /// - Throws: `channelOpenFailed` (MaxSessions, say), `timeout`, `connectionLost`, `cancelled`.
-  public func open(
-    _ command: String, deadline: Duration = .seconds(30), waitsForConsent: Bool = true
-  ) async throws(SSHError) -> SSHChannel {
-    try await start(
-      "the command", kind: "exec", command: command, terminal: nil, deadline: deadline, waitsForConsent: waitsForConsent
-    )
+  public func open(_ command: String, deadline: Duration = .seconds(30)) async throws(SSHError) -> SSHChannel {
+    try await start("the command", kind: "exec", command: command, terminal: nil, deadline: deadline)
   }
 
   /// A terminal on the host: the user's shell, or `command`. stderr is merged into stdout by the host, line ends are CRLF, and
@@ -29,8 +22,7 @@ extension SSHSession {
   }
 
   private func start(
-    _ what: String, kind: String, command: String?, terminal: SSHTerminal?, deadline: Duration,
-    waitsForConsent: Bool = true
+    _ what: String, kind: String, command: String?, terminal: SSHTerminal?, deadline: Duration
   ) async throws(SSHError) -> SSHChannel {
     let until = monotonicSeconds() + deadline.inSeconds
     let state = try await serial(what, until: until, discard: { $0.close($1) }) {
@@ -46,14 +38,9 @@ extension SSHSession {
               Int32(terminal.rows), 0, 0)
           }
         }
-        let startUp: @Sendable (OpaquePointer) -> Int32 = { raw in
+        try await session.request(state, what) { raw in
           libssh2_channel_process_startup(
             raw, kind, UInt32(kind.utf8.count), command, UInt32(command?.utf8.count ?? 0))
-        }
-        if waitsForConsent {
-          try await session.request(state, what, startUp)
-        } else {
-          try await session.sendRequest(state, what, until: until, startUp)
         }
       } catch {
         session.close(state)
@@ -107,35 +94,6 @@ extension SSHSession {
     try await drive(what, until: .infinity) { _ in
       guard let raw = state.raw else { return Int(LIBSSH2_ERROR_CHANNEL_CLOSED) }
       return Int(body(raw))
-    }
-  }
-
-  /// Sends the request, and sees to the answer in the background.
-  private func sendRequest(
-    _ state: ChannelState, _ what: String, until deadline: Double, _ body: @escaping @Sendable (OpaquePointer) -> Int32
-  ) async throws(SSHError) {
-    guard let raw = state.raw else { throw error(.channelClosed, "not connected") }
-    // The wire takes any size: the request is queued whole, before anything that is written to the channel. In the middle of a key
-    // exchange it isn't sent yet; then it is waited for.
-    let queued = wire.outbound.count
-    let status = body(raw)
-    if status == 0 { return }
-    guard status == LIBSSH2_ERROR_EAGAIN else { throw fault(Int(status), what) }
-    guard wire.outbound.count > queued else { return try await request(state, what, body) }
-    settle()
-    Task {
-      do throws(SSHError) {
-        try await drive(what, until: deadline) { _ in
-          guard let raw = state.raw else { return 0 }  // closed meanwhile
-          return Int(body(raw))
-        }
-      } catch {
-        guard state.raw != nil, state.fault == nil else { return }
-        state.fault = error
-        state.closing = true
-        pump()
-        wakeAll()
-      }
     }
   }
 

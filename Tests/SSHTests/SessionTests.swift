@@ -176,26 +176,6 @@ struct SessionTests {
     }
   }
 
-  /// What is written travels behind the request, which the host may not have seen yet; closed at once, it disturbs nobody.
-  @Test func aCommandWhoseConsentIsntWaitedFor() async throws {
-    try await withSSHD { sshd in
-      let session = try await SSHSession.connect(sshd.configuration())
-      for number in 0..<20 {
-        let channel = try await session.open("cat; exit \(number)", waitsForConsent: false)
-        let text = pattern(100_000, seed: UInt64(number + 1))
-        try await channel.write(text)
-        await channel.sendEOF()
-        #expect(same(try await channel.readAll().stdout, text))
-        #expect(try await channel.exit() == .status(number))
-        let given = try await session.open("cat", waitsForConsent: false)
-        try await given.write(text)
-        await given.close()
-      }
-      #expect(try await session.run("echo on", deadline: .seconds(30)).stdout == Array("on\n".utf8))
-      await session.close()
-    }
-  }
-
   @Test func cancellingLeavesTheSessionUsable() async throws {
     try await withSSHD { sshd in
       let session = try await sshd.connect()

@@ -98,10 +98,10 @@ def reported(result) -> int:
     return last["summary"]["round_trips"]
 
 
-# Today's numbers; more need a reason. The channel, its command with what is true now, the lock; a batch of steps to describe, what Compose made of it,
+# Today's numbers; more need a reason. The channel, its command, what is true now, the lock; a batch of steps to describe, what Compose made of it,
 # the images, and the rest of the steps (or the end, where there is nothing to do). A rollback asks for the files of its release, and sends all steps at once.
-DEPLOY = 7
-ROLLBACK = 5
+DEPLOY = 8
+ROLLBACK = 6
 STATUS = 3
 PLAN = 8
 
