@@ -90,7 +90,7 @@ def lines_of(document):
     cell = "{median:.2f} ({min:.2f}-{max:.2f})".format
     yield f"{'':28} {'ms':>3}  {'orchestrate, s':>20}  {'other, s':>20}  {'ratio':>5}  {'allowed':>9}"
     for row in document["rows"]:
-        yield (f"{row['measure']:28} {row['delay_ms']:3}  {cell(**row['ours']):>20}  {cell(**row['other']):>20}  {row['ratio']:5.2f}  "
+        yield (f"{row['measure']:28} {row['delay_ms']:3}  {cell(**row['ours']):>20}  {cell(**row['other']):>20}  {row['ratio']:5.3f}  "
                f"{row['allowed']:>9}  {'holds' if row['holds'] else 'MISSED'}  against {row['against']}")
     for entry in document["steps"]:
         names = ", ".join(f"{name} {seconds:.2f}" for name, seconds in entry["seconds"].items())
