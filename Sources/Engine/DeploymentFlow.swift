@@ -182,20 +182,14 @@ extension DeploymentRun {
     var next = current.previous
     var visited: Set<Int> = []
     while next > 0, visited.insert(next).inserted {
-      roundTrips += 1
-      let directory = preparation.paths.release(next)
-      // In one flight: it is nearly always the first that is asked for.
-      async let description = persist("get \(directory)/release.json")
-      async let config = persist("get \(directory)/effective.json")
-      async let environment = persist("get \(directory)/.env")
-      let files = try await (description.foundText, config.foundText, environment.foundText)
-      guard let text = files.0 else { break }
+      let files = try await releaseFiles(next)
+      guard let text = files.description else { break }
       var release = try Release(json: text, host: host)
       if version == nil || release.version == version {
-        if let config = files.1, let value = try? JSONValue(parsing: config) {
+        if let config = files.config, let value = try? JSONValue(parsing: config) {
           preparation.context.targetConfig = ComposeConfig(value)
         }
-        if let environment = files.2 { emit(.secrets(client.secrets(envFiles: [environment], generated: nil))) }
+        if let env = files.env { emit(.secrets(client.secrets(envFiles: [env], generated: nil))) }
         release.number = next
         return release
       }
@@ -207,6 +201,15 @@ extension DeploymentRun {
         ?? "there is no older release than \(current.version) to go back to",
       host: host, state: "nothing was changed",
       remedy: "orchestrate history \(request.inventory.environment)")
+  }
+
+  /// What came with the look, if it is that release's; somebody else's deployment may have ended in between.
+  private func releaseFiles(_ number: Int) async throws -> Preparation.ReleaseFiles {
+    if let previousFiles, let text = previousFiles.description, try Release(json: text, host: host).number == number {
+      return previousFiles
+    }
+    roundTrips += 1
+    return try await Preparation.ReleaseFiles(at: preparation.paths.release(number)) { try await self.persist($0) }
   }
 
   /// The rollback's own steps, with the settings of the releases concerned: the gate and the services of the one that is gone back to, the schema's policy

@@ -24,6 +24,8 @@ public actor DeploymentRun {
   // What is known of the deployment.
   var number: Int?
   var preparation: Preparation
+  /// Of the release before the running one, as they were at the last look.
+  var previousFiles: Preparation.ReleaseFiles?
   /// After authentication: exchanges that this side or the host had to wait for. What overlaps with a step's work isn't one: signs of life, the
   /// seal, replies to steps.
   var roundTrips = 0
@@ -233,7 +235,12 @@ public actor DeploymentRun {
 
   /// What the host says before anything is asked of it; from then on its secrets are known.
   private func look(_ attachment: Attachment) async throws {
-    preparation.take(try await Preparation.hostState(attachment, paths: preparation.paths, host: host))
+    var withPrevious = false
+    if case .rollback = request.kind { withPrevious = true }
+    let state = try await Preparation.hostState(
+      attachment, paths: preparation.paths, host: host, withPrevious: withPrevious)
+    preparation.take(state)
+    previousFiles = state.previous
     emit(.secrets(preparation.secretsOfHost(client)))
   }
 
@@ -732,6 +739,8 @@ public struct HostPaths: Sendable {
     opt = "/opt/\(project)"
   }
   public var current: String { "\(opt)/current" }
+  /// A name that only the conversation knows (docs/runner.md).
+  public var previous: String { "\(opt)/previous" }
   public func release(_ number: Int) -> String { "\(opt)/releases/\(number)" }
   public func deployment(_ number: Int) -> String { "\(state)/deployments/\(number)" }
 }

@@ -29,16 +29,38 @@ struct Preparation: Sendable {
     var config: ComposeConfig?
     var env: String?
     var generated: String?
+    var previous: ReleaseFiles?
   }
 
-  /// Facts and the running release, in one flight.
-  static func hostState(_ attachment: Attachment, paths: HostPaths, host: String) async throws -> HostState {
+  /// The files of a release on the host that a rollback to it needs; nil: not there.
+  struct ReleaseFiles: Sendable {
+    var description: String?
+    var config: String?
+    var env: String?
+
+    init(at directory: String, get: @escaping @Sendable (String) async throws -> Reply) async throws {
+      async let description = get("get \(directory)/release.json")
+      async let config = get("get \(directory)/effective.json")
+      async let env = get("get \(directory)/.env")
+      (self.description, self.config, self.env) = try await (
+        description.foundText, config.foundText, env.foundText
+      )
+    }
+  }
+
+  /// Facts and the running release, in one flight; for a rollback with the one before it.
+  static func hostState(
+    _ attachment: Attachment, paths: HostPaths, host: String, withPrevious: Bool = false
+  ) async throws -> HostState {
+    async let previous =
+      withPrevious ? ReleaseFiles(at: paths.previous) { try await attachment.request($0) } : nil
     async let facts = attachment.request("facts")
     async let release = attachment.request("get \(paths.current)/release.json")
     async let config = attachment.request("get \(paths.current)/effective.json")
     async let environment = attachment.request("get \(paths.current)/.env")
     async let generated = attachment.request("get \(paths.state)/generated.env")
     var state = HostState(facts: HostFacts(parsing: try await facts.text))
+    state.previous = try await previous
     state.env = try await environment.foundText
     state.generated = try await generated.foundText
     if let text = try await release.foundText { state.release = try Release(json: text, host: host) }

@@ -7,6 +7,8 @@ set -eu
 ORCH_BUNDLE=${0%/*}
 # shellcheck source=playbooks/host/lib.sh
 . "$ORCH_BUNDLE/lib.sh"
+# shellcheck source=playbooks/host/releases.sh
+. "$ORCH_BUNDLE/releases.sh"
 project_paths "$1"
 export ORCH_BUNDLE ORCH_PROJECT ORCH_STATE ORCH_OPT
 # Replies alone may go to the client's stderr: what tools complain about is seen by their status.
@@ -335,11 +337,14 @@ query() {
   rm -f "$scratch" "$scratch.output"
 }
 
-# PATH: below the project's two directories.
+# PATH: below the project's two directories. /opt/P/previous/: the release that was active when the current one was deployed.
 get_file() {
   _path=$1
   case $_path in
     */../* | */..) _path= ;;
+    "/opt/$ORCH_PROJECT/previous/"*)
+      _path=$ORCH_OPT/releases/$(release_previous "$(current_number)" 2>/dev/null)/${_path#"/opt/$ORCH_PROJECT/previous/"}
+      ;;
     "/opt/$ORCH_PROJECT/"*) _path=$ORCH_OPT/${_path#"/opt/$ORCH_PROJECT/"} ;;
     "/var/lib/orchestrate/$ORCH_PROJECT/"*) _path=$ORCH_STATE/${_path#"/var/lib/orchestrate/$ORCH_PROJECT/"} ;;
     "$ORCH_OPT/"* | "$ORCH_STATE/"*) ;;
