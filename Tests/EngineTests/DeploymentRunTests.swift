@@ -333,6 +333,27 @@ enum Fixtures {
     #expect(started == ["preflight", "release", "recreate", "health"])
   }
 
+  /// The files of the release before come with the look; those of another, after a deployment in between, don't count.
+  @Test(arguments: [(3, []), (5, ["release.json", "effective.json", ".env"])])
+  func theReleaseBeforeComesWithTheLook(shown: Int, asked: [String]) async throws {
+    let host = ScriptedHost()
+    let current = try Fixtures.release(6, "v1.4.0", previous: 3),
+      target = try Fixtures.release(3, "v1.1.0", previous: 1),
+      looked = try Fixtures.release(shown, shown == 3 ? "v1.1.0" : "v1.3.0", previous: 1)
+    await host.set {
+      $0.files["/opt/market-bot/current/release.json"] = current
+      $0.files["/opt/market-bot/previous/release.json"] = looked
+      $0.files["/opt/market-bot/releases/3/release.json"] = target
+    }
+    let request = try Fixtures.request(.rollback(to: nil), steps: "preflight release recreate health commit")
+    let summary = try await deploy(host, request: request)
+    #expect(summary.to == "v1.1.0")
+    let messages = await host.messages
+    #expect(
+      Set(messages.filter { $0.hasPrefix("get /opt/market-bot/releases/") })
+        == Set(asked.map { "get /opt/market-bot/releases/3/\($0)" }))
+  }
+
   /// By the policy `down`: where the probe finds the schema, and which steps run then. The scripted plan loses data unless the schema stays.
   @Test(arguments: [
     (true, "preflight release migrate-down-probe migrate-down recreate health", 0),

@@ -355,6 +355,12 @@ def test_get(host, client):
     assert client.ask("get /opt/app/releases/1/a file") == ("file", content.decode())
     assert client.ask("get /opt/app/current/number") == ("file", "1\n")
     assert client.ask("get /var/lib/orchestrate/app/sequence") == ("file", "1\n")
+    # The release before the current one, as its description names it.
+    assert client.ask("get /opt/app/previous/number") == ("none", "")
+    (host.opt / "releases/1/release.json").write_text('{\n  "number" : 1,\n  "previous" : 7,\n  "version" : "v1"\n}\n')
+    (host.opt / "releases/7").mkdir()
+    (host.opt / "releases/7/number").write_text("7\n")
+    assert client.ask("get /opt/app/previous/number") == ("file", "7\n")
     for path in ("/opt/app/nothing", "/etc/passwd", "/opt/app/../../etc/passwd", "/opt/app", ""):
         assert client.ask(f"get {path}") == ("none", "")
 

@@ -343,7 +343,8 @@ get_file() {
   case $_path in
     */../* | */..) _path= ;;
     "/opt/$ORCH_PROJECT/previous/"*)
-      _path=$ORCH_OPT/releases/$(release_previous "$(current_number)" 2>/dev/null)/${_path#"/opt/$ORCH_PROJECT/previous/"}
+      _number=$(release_previous "$(current_number)" 2>/dev/null) || _number= # nothing runs, or nothing did before
+      _path=$ORCH_OPT/releases/${_number:-0}/${_path#"/opt/$ORCH_PROJECT/previous/"}
       ;;
     "/opt/$ORCH_PROJECT/"*) _path=$ORCH_OPT/${_path#"/opt/$ORCH_PROJECT/"} ;;
     "/var/lib/orchestrate/$ORCH_PROJECT/"*) _path=$ORCH_STATE/${_path#"/var/lib/orchestrate/$ORCH_PROJECT/"} ;;
