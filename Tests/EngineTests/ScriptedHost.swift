@@ -114,7 +114,6 @@ actor ScriptedHost {
       channel.reply("ok", "")
       undo("aborted", aborts.last!)
     case "beat": channel.reply("beat", closed ? "dead" : "live")
-    case "bye": break
     default: channel.reply("refused", "unknown")
     }
   }

@@ -7,7 +7,7 @@ import pytest
 
 from conftest import sandbox
 
-LEASE = 5
+LEASE = 8
 
 
 def another(before: str) -> str:

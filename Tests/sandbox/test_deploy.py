@@ -119,7 +119,7 @@ def test_update_under_load_loses_nothing(project, capsys):
     gap = (facts["stopped_at_ms"] / 1000, facts["first_ok_ms"] / 1000)
     assert summary["downtime_ms"] == facts["first_ok_ms"] - facts["stopped_at_ms"]
     figures = promptly(project.telegram.messages(), answers, gap, began)
-    with capsys.disabled():
+    with capsys.disabled():  # the figure is part of the run's output, also when it passes
         print(f"\n{figures}")
 
 
@@ -159,7 +159,7 @@ def test_the_way_back_is_timed(project, capsys):
     summary = events[-1]["summary"]
     assert summary["rollback_ms"] == facts["undone_healthy_ms"] - facts["verdict_ms"] > 0
     assert "downtime_ms" not in summary
-    with capsys.disabled():
+    with capsys.disabled():  # the figure is part of the run's output, also when it passes
         print(f"\nfrom the gate's verdict to the old version's answer: {summary['rollback_ms'] / 1000:.2f} s")
 
 

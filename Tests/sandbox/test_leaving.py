@@ -12,7 +12,7 @@ import time
 import pytest
 
 from conftest import BINARY
-from test_crashes import consistent, settled, wait_for_step
+from test_crashes import LEASE, consistent, settled, wait_for_step
 
 CTRL_C = b"\x03"
 QUESTION = "Abort or detach?"
@@ -137,17 +137,17 @@ def test_detach_is_chosen(running):
 
 
 def test_a_second_time_leaves_at_once(running):
-    person = asked_during(running, "health", SLOW, "--lease", "5s")
+    person = asked_during(running, "health", SLOW, "--lease", f"{LEASE}s")
     person.send(CTRL_C)
     assert person.end(10) == 7, person.seen[-3000:]
     assert "orchestrate attach prod" in person.seen[person.at:]
-    assert running.run("attach", "prod").status == 3
+    running.run("attach", "prod").expect(3)
     assert settled(running, 60) == BEFORE
     consistent(running, BEFORE)
 
 
 def test_sigterm_twice_leaves_with_the_command(running):
-    client = running.start("deploy", "prod", SLOW, "--lease", "5s")
+    client = running.start("deploy", "prod", SLOW, "--lease", f"{LEASE}s")
     wait_for_step(running, "health", client)
     # Two signals that come close together would be one: the first is seen by what the host was asked.
     client.send_signal(signal.SIGTERM)

@@ -459,7 +459,6 @@ while read -r message rest; do
             reply refused 'There is no space to write it down.'
           fi
           ;;
-        bye) exit 0 ;;
         *) reply error "message $message" ;;
       esac
       ;;
