@@ -17,7 +17,7 @@ debian_mirror() {
   local uri
   uri=$(find /etc/apt/sources.list /etc/apt/sources.list.d -name '*.list' -o -name '*.sources' 2>/dev/null | sort \
     | xargs -r sed -n -e 's|^URIs: *\(http[^ ]*/debian\)/\{0,1\}$|\1|p' -e 's|^deb .*\(http[^ ]*/debian\)/\{0,1\} .*|\1|p' \
-    | sed q)
+    | sed -n 1p) # not `q`: whoever writes would get SIGPIPE
   printf '%s\n' "${uri:-http://deb.debian.org/debian}"
 }
 
@@ -92,8 +92,17 @@ push() {
 
 registry_login() {
   [ -s "$STATE/registry/client/config.json" ] && return 0
-  quietly "logging in to the registry" docker --config "$STATE/registry/client" login --username deploy --password-stdin \
-    "127.0.0.1:$(cat "$STATE/registry.port")" <"$STATE/registry/password"
+  local tries=0
+  # Under load the engine was seen to take a connection that is reset for its answer: it tries TLS, then plain HTTP, and gives up.
+  until docker --config "$STATE/registry/client" login --username deploy --password-stdin \
+    "127.0.0.1:$(cat "$STATE/registry.port")" <"$STATE/registry/password" >"$STATE/registry/login.log" 2>&1; do
+    tries=$((tries + 1))
+    if [ "$tries" -ge 10 ]; then
+      cat "$STATE/registry/login.log" >&2
+      fail "logging in to the registry failed"
+    fi
+    sleep 1
+  done
 }
 
 # image_version TAG: what /image-version in the image says (its Dockerfile writes the packages' version there).

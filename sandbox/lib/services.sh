@@ -26,7 +26,7 @@ service_up() {
     --restart unless-stopped --log-opt max-size=2m "${options[@]}" "$image" "${command[@]}" >/dev/null
 }
 
-upstream_dns() { sed -n 's/^nameserver  *\([0-9.]*\)$/\1/p' /etc/resolv.conf | grep -v '^127\.' | head -n 1; }
+upstream_dns() { sed -n 's/^nameserver  *\([0-9.]*\)$/\1/p' /etc/resolv.conf | grep -v '^127\.' | sed -n 1p; }
 
 dns_up() {
   local upstream arguments=(--no-daemon --no-resolv --no-hosts "--address=/registry.test/$REGISTRY_ADDRESS"
