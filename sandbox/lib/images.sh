@@ -15,9 +15,9 @@ image_exists() { docker image inspect "$1" >/dev/null 2>&1; }
 # debian_mirror: where this machine gets Debian from.
 debian_mirror() {
   local uri
-  uri=$(find /etc/apt/sources.list /etc/apt/sources.list.d -name '*.list' -o -name '*.sources' 2>/dev/null | sort \
+  uri=$(find /etc/apt -maxdepth 2 -name '*.list' -o -name '*.sources' | sort \
     | xargs -r sed -n -e 's|^URIs: *\(http[^ ]*/debian\)/\{0,1\}$|\1|p' -e 's|^deb .*\(http[^ ]*/debian\)/\{0,1\} .*|\1|p' \
-    | sed -n 1p) # not `q`: whoever writes would get SIGPIPE
+    | sed -n 1p)
   printf '%s\n' "${uri:-http://deb.debian.org/debian}"
 }
 
@@ -93,7 +93,7 @@ push() {
 registry_login() {
   [ -s "$STATE/registry/client/config.json" ] && return 0
   local tries=0
-  # Under load the engine was seen to take a connection that is reset for its answer: it tries TLS, then plain HTTP, and gives up.
+  # The engine tries TLS, then plain HTTP, and gives up at once.
   until docker --config "$STATE/registry/client" login --username deploy --password-stdin \
     "127.0.0.1:$(cat "$STATE/registry.port")" <"$STATE/registry/password" >"$STATE/registry/login.log" 2>&1; do
     tries=$((tries + 1))

@@ -2,7 +2,12 @@
 # The network and what answers on it: DNS for the .test names, the registry, the stand-in for Telegram's Bot API.
 
 network_up() {
+  local stale
   docker network inspect "$NETWORK" >/dev/null 2>&1 && return 0
+  # A bridge that a killed engine left behind has our addresses, and their packets would go there.
+  for stale in $(ip -o -4 address show | awk -v gateway="$GATEWAY/" 'index($4, gateway) == 1 && $2 ~ /^br-/ { print $2 }'); do
+    [ -n "$(ip -o link show master "$stale")" ] || ip link delete "$stale"
+  done
   docker network create --subnet "$SUBNET" --gateway "$GATEWAY" --ip-range "$DYNAMIC_RANGE" --label "$LABEL=network" \
     "$NETWORK" >/dev/null
 }
