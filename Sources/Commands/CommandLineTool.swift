@@ -14,6 +14,7 @@ internal import Views
 /// The tool itself: parses, runs one verb, and maps what was thrown to the exit statuses of the contract.
 public enum CommandLineTool {
   public static func run() async {
+    openMissingStreams()
     signal(SIGPIPE, SIG_IGN)
     let status = await run(arguments: Array(CommandLine.arguments.dropFirst()))
     exitProcess(status)
@@ -22,7 +23,10 @@ public enum CommandLineTool {
   /// Parses real arguments and runs them in the current context. Nothing is thrown: an error is shown and becomes a status.
   static func run(arguments: [String]) async -> Int32 {
     let context = CommandContext.current
+    // What passes a remote status on has one of its own for everything else (ssh(1), "EXIT STATUS").
+    func own(_ status: ExitStatus) -> Int32 { ["exec", "ssh"].contains(arguments.first) ? 255 : status.rawValue }
     do {
+      try checkName(arguments.first)
       var command = try Orchestrate.parseAsRoot(arguments)
       if var asynchronous = command as? any AsyncParsableCommand {
         try await asynchronous.run()
@@ -33,22 +37,38 @@ public enum CommandLineTool {
     } catch let error as ConfigurationError {
       context.narrate(
         text(of: error.diagnostics, style: context.errorStyle) { sourceLines($0, below: error.root) })
-      return ExitStatus.configuration.rawValue
+      return own(.configuration)
     } catch let error as OrchestrateError {
       context.narrate(text(of: error, style: context.errorStyle))
-      return ExitStatus(error.code).rawValue
+      return own(ExitStatus(error.code))
     } catch let error as SSHError {
       let problem = OrchestrateError(.unreachable, error.message, cause: error.detail, remedy: "orchestrate doctor")
       context.narrate(text(of: problem, style: context.errorStyle))
-      return ExitStatus.unreachable.rawValue
+      return own(.unreachable)
     } catch let code as ExitCode {
       return code.rawValue
     } catch {
       let message = Orchestrate.fullMessage(for: error)
       let status = Orchestrate.exitCode(for: error).rawValue
       if status == 0 { context.payload(message + "\n") } else { context.narrate(message + "\n") }
-      return status
+      return status == ExitStatus.usage.rawValue ? own(.usage) : status
     }
+  }
+
+  /// The parser itself would call a mistyped command an unexpected argument.
+  private static func checkName(_ name: String?) throws {
+    let names = Orchestrate.configuration.subcommands.map { $0._commandName } + ["help"]
+    guard let name, !name.hasPrefix("-"), !names.contains(name) else { return }
+    throw OrchestrateError(
+      .usage, "there is no command `\(name)`",
+      remedy: nearestName(to: name, among: names).map { "did you mean `\($0)`?" } ?? "orchestrate --help lists them")
+  }
+}
+
+/// A stream that was closed at the start (`2>&-`) must not become the first descriptor that something else opens.
+private func openMissingStreams() {
+  for descriptor: Int32 in 0...2 where fcntl(descriptor, F_GETFD) == -1 {
+    _ = open("/dev/null", descriptor == 0 ? O_RDONLY : O_WRONLY)  // the lowest that is free: this one
   }
 }
 

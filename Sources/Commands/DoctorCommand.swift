@@ -69,8 +69,12 @@ struct DoctorCommand: AsyncParsableCommand {
   private func checkHost(_ command: ReadingCommand, _ report: inout DoctorReport) async throws {
     let host = command.host.name
     let facts: HostFacts
+    let registry: DoctorReport.Check?
     do {
-      facts = HostFacts(parsing: try await command.converse { try await $0.request("facts").text })
+      (facts, registry) = try await command.converse { attachment in
+        async let registry = Self.checkRegistry(command, attachment)
+        return (HostFacts(parsing: try await attachment.request("facts").text), try await registry)
+      }
     } catch let error as OrchestrateError {
       let name = error.code == .hostKey ? "host key" : error.code == .authentication ? "key" : "connection"
       let cause = error.cause.map { "\n\($0)" } ?? ""
@@ -80,6 +84,27 @@ struct DoctorCommand: AsyncParsableCommand {
     let seconds = await command.connector.timings.map { ", connected in \(format3($0.total)) s" } ?? ""
     report.checks.append(.init("connection", .passed, "\(facts["user"]) on \(facts["os"])\(seconds)", host: host))
     report.checks.append(contentsOf: Self.judge(facts, host: host, now: Timestamp.now()))
+    if let registry, !facts["docker_server"].isEmpty { report.checks.append(registry) }
+  }
+
+  /// Logs in from the host, as a pull does; nil: the inventory names no registry.
+  private static func checkRegistry(_ command: ReadingCommand, _ attachment: Attachment) async throws
+    -> DoctorReport.Check?
+  {
+    guard let registry = command.inventory.registry else { return nil }
+    guard let password = command.session.context.environment[registry.password], !password.isEmpty else {
+      return .init(
+        "registry", .warning, "\(registry.server) wasn't asked: its password has no value here",
+        host: command.host.name, remedy: "set the variable \(registry.password)")
+    }
+    let asked = Array("\(registry.server)\n\(registry.username)\n\(password)".utf8)
+    let reply = try await attachment.request("query registry \(asked.count)", body: asked)
+    let text = reply.text.split(whereSeparator: \.isNewline).joined(separator: "\n")
+    return reply.tag == "output"
+      ? .init("registry", .passed, "\(registry.server): \(text)", host: command.host.name)
+      : .init(
+        "registry", .failed, text, host: command.host.name,
+        remedy: "is the server's name right, and \(registry.password)? the host has to reach it")
   }
 
   /// What the facts of a host mean for a deploy.

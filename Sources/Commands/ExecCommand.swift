@@ -87,6 +87,10 @@ struct LogsCommand: AsyncParsableCommand {
   var tail: Int?
   @OptionGroup var global: GlobalOptions
 
+  func validate() throws {
+    if let tail, tail < 0 { throw ValidationError("--tail \(tail): how many lines, 0 or more") }
+  }
+
   func run() async throws {
     let session = ProjectSession(global)
     let loaded = try session.loader.inventory(environment: environment)

@@ -89,21 +89,7 @@ actor HostConnector {
   private func resolved() async throws -> SSHConfiguration {
     if let configuration { return configuration }
     let openSSH = await openSSH(entry.address)
-    if let command = openSSH.proxyCommand {
-      throw OrchestrateError(
-        .unreachable,
-        "ssh's configuration asks for a ProxyCommand for \(entry.address), which isn't supported: \(command)",
-        host: entry.name, remedy: "use ProxyJump, or ssh: { proxy_jump: … } in the inventory")
-    }
-    var jumps: [SSHConfiguration] = []
-    for jump in try jumpHosts(openSSH) {
-      let known = await self.openSSH(jump.host)
-      var station = known.configuration()
-      if let user = jump.user { station.user = user }
-      if let port = jump.port { station.port = port }
-      equip(&station, openSSH: known)
-      jumps.append(station)
-    }
+    let jumps = try await stations(of: jumpHosts(openSSH), before: openSSH, depth: 0)
     var made = openSSH.configuration(jumps: jumps)
     if let port = entry.port { made.port = UInt16(port) }
     if let user = entry.user { made.user = user }
@@ -111,6 +97,34 @@ actor HostConnector {
     equip(&made, openSSH: openSSH)
     configuration = made
     return made
+  }
+
+  /// The hosts on the way, the nearest first. The nearest one may have a way of its own, as with ssh(1).
+  private func stations(
+    of jumps: [OpenSSHConfiguration.Jump], before target: OpenSSHConfiguration, depth: Int
+  ) async throws -> [SSHConfiguration] {
+    if jumps.isEmpty, let command = target.proxyCommand {
+      throw OrchestrateError(
+        .unreachable,
+        "ssh's configuration asks for a ProxyCommand for \(target.host), which isn't supported: \(command)",
+        host: entry.name, remedy: "use ProxyJump, or ssh: { proxy_jump: … } in the inventory")
+    }
+    guard depth < 8 else {
+      throw OrchestrateError(
+        .unreachable, "ssh's configuration leads in a circle: \(target.host) is reached by way of itself",
+        host: entry.name, remedy: "ssh -G \(target.host) | grep proxyjump")
+    }
+    var stations: [SSHConfiguration] = []
+    for (index, jump) in jumps.enumerated() {
+      let known = await openSSH(jump.host)
+      if index == 0 { stations += try await self.stations(of: known.jumps, before: known, depth: depth + 1) }
+      var station = known.configuration()
+      if let user = jump.user { station.user = user }
+      if let port = jump.port { station.port = port }
+      equip(&station, openSSH: known)
+      stations.append(station)
+    }
+    return stations
   }
 
   /// Keys, agent, known_hosts and passphrases: the inventory's, else ssh's own.
@@ -131,8 +145,12 @@ actor HostConnector {
 
   private func jumpHosts(_ openSSH: OpenSSHConfiguration) throws -> [OpenSSHConfiguration.Jump] {
     guard let text = inventory.ssh.proxyJump else { return openSSH.jumps }
-    return OpenSSHConfiguration(host: entry.address, output: "proxyjump \(text)", home: home, localUser: localUser)
-      .jumps
+    guard let jumps = OpenSSHConfiguration.jumps(text) else {
+      throw OrchestrateError(
+        .configuration, "ssh: proxy_jump: `\(text)` is no way to a host", remedy: "[user@]host[:port], more with commas"
+      )
+    }
+    return jumps
   }
 
   private var home: String { context.environment["HOME"] ?? "/root" }

@@ -46,6 +46,13 @@ struct WriteOptions: ParsableArguments {
   var lease: DurationArgument = DurationArgument(.seconds(60))
   @Flag(help: "Hand the deployment to the host and return; exit status 7 until `attach` tells the outcome.")
   var detach = false
+
+  func validate() throws {
+    guard lease.duration >= Self.shortestLease else {
+      throw ValidationError("--lease: at least 3s, since the signs of life themselves take time")
+    }
+  }
+  private static let shortestLease = Duration.seconds(3)
 }
 
 /// `10s`, `5m`, `1h`.

@@ -82,6 +82,11 @@ struct ProjectSession: Sendable {
     let full = root + "/" + relative
     switch loader.files.kind(full) {
     case .file:
+      guard TarArchive.canHold(path: relative) else {
+        throw OrchestrateError(
+          .configuration, "the path is too long to travel in a tar archive (POSIX ustar): \(relative)",
+          remedy: "at most 255 bytes, and a name of at most 100")
+      }
       let bytes: [UInt8]
       do { bytes = try loader.files.read(full) } catch {
         throw OrchestrateError(.configuration, "\(relative) can't be read", cause: "\(error)")

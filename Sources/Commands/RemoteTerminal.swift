@@ -12,35 +12,28 @@ internal import Views
 
 /// This process's streams joined to a remote command's: a terminal of the host where a person sits at one here, else plain pipes.
 enum RemoteTerminal {
-  /// Runs a command (nil: the user's shell) and passes its exit status on as an `ExitCode`; faults of our own are 255, as with ssh(1).
+  /// Runs a command (nil: the user's shell) and passes its exit status on as an `ExitCode`.
   ///
   /// - Parameter command: gets whether the remote side has a terminal.
   static func run(on connector: HostConnector, context: CommandContext, command: (_ terminal: Bool) -> String?)
     async throws
   {
     let terminal = context.isInteractive
-    do {
-      let session = try await connector.connect()
-      let text = command(terminal)
-      let channel: SSHChannel
-      if terminal || text == nil {
-        let size = terminalSize()
-        channel = try await session.shell(
-          text,
-          terminal: SSHTerminal(
-            type: context.environment["TERM"] ?? "xterm-256color", columns: size.columns, rows: size.rows))
-      } else {
-        channel = try await session.open(text!)
-      }
-      let status = try await join(channel, raw: terminal, context: context)
-      await connector.close()
-      throw ExitCode(status)
-    } catch let code as ExitCode {
-      throw code
-    } catch {
-      context.narrate(describe(error, context))
-      throw ExitCode(255)
+    let session = try await connector.connect()
+    let text = command(terminal)
+    let channel: SSHChannel
+    if terminal || text == nil {
+      let size = terminalSize()
+      channel = try await session.shell(
+        text,
+        terminal: SSHTerminal(
+          type: context.environment["TERM"] ?? "xterm-256color", columns: size.columns, rows: size.rows))
+    } else {
+      channel = try await session.open(text!)
     }
+    let status = try await join(channel, raw: terminal, context: context)
+    await connector.close()
+    throw ExitCode(status)
   }
 
   /// Runs a command without input and copies what it prints, secrets masked; throws `OrchestrateError` if it fails.
@@ -123,10 +116,5 @@ enum RemoteTerminal {
       guard count > 0 else { return }
       rest = rest.dropFirst(count)
     }
-  }
-
-  private static func describe(_ error: any Error, _ context: CommandContext) -> String {
-    let known = error as? OrchestrateError ?? OrchestrateError(.failed, "\(error)")
-    return text(of: known, style: context.errorStyle)
   }
 }

@@ -49,6 +49,10 @@ struct HistoryCommand: AsyncParsableCommand {
   @Option(name: .shortAndLong, help: ArgumentHelp("How many.", valueName: "count")) var number = 20
   @OptionGroup var global: GlobalOptions
 
+  func validate() throws {
+    if number < 1 { throw ValidationError("--number \(number): at least 1") }
+  }
+
   func run() async throws {
     let command = try ReadingCommand(global, environment: environment)
     let file = try await command.converse { try await $0.request("get \(command.paths.state)/history.jsonl").found }

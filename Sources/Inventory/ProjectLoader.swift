@@ -131,11 +131,13 @@ public struct ProjectLoader: Sendable {
         root: project.root,
         files: files)
       decoded = reader.read(node)
-      for name in set.keys.sorted() where !source.text.contains("${\(name)}") {
-        diagnostics.warning(at: nil, "--set \(name): the playbook \(playbook) has no `${\(name)}`")
-      }
     }
     let template = inventory.flatMap { self.template(of: $0, project, diagnostics) }
+    for name in set.keys.sorted() where source?.text.contains("${\(name)}") == false {
+      if template?.entries.contains(where: { $0.name == name }) == true { continue }
+      diagnostics.warning(
+        at: nil, "--set \(name): neither the playbook \(playbook) nor the env template has `${\(name)}`")
+    }
     try diagnostics.throwIfErrors()
     guard let inventory, let decoded, let source else { throw ConfigurationError(diagnostics.diagnostics) }
     return LoadedProject(

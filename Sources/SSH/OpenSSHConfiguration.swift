@@ -48,7 +48,7 @@ public struct OpenSSHConfiguration: Sendable, Equatable {
     user = first("user") ?? localUser
     identitiesOnly = first("identitiesonly") == "yes"
     hostKeyAlias = given("hostkeyalias")
-    jumps = given("proxyjump").map(Self.jumps) ?? []
+    jumps = given("proxyjump").flatMap(Self.jumps) ?? []
     proxyCommand = jumps.isEmpty ? given("proxycommand") : nil
     let tokens: [Character: String] = [
       "%": "%", "d": home, "h": hostName, "n": host, "k": hostKeyAlias ?? host, "p": String(port), "r": user,
@@ -71,9 +71,10 @@ public struct OpenSSHConfiguration: Sendable, Equatable {
       hostKeyAlias: hostKeyAlias, jumps: jumps)
   }
 
-  /// `user@host:port,[2001:db8::1]:22,ssh://host` (ssh_config(5), ProxyJump).
-  static func jumps(_ text: String) -> [Jump] {
-    text.split(separator: ",").compactMap { item in
+  /// `user@host:port,[2001:db8::1]:22,ssh://host` (ssh_config(5), ProxyJump); nil: it isn't.
+  public static func jumps(_ text: String) -> [Jump]? {
+    var jumps: [Jump] = []
+    for item in text.split(separator: ",", omittingEmptySubsequences: false) {
       var rest = trimmed(item)[...]
       if rest.hasPrefix("ssh://") { rest = rest.dropFirst(6) }
       if rest.hasSuffix("/") { rest = rest.dropLast() }
@@ -82,17 +83,20 @@ public struct OpenSSHConfiguration: Sendable, Equatable {
         user = String(rest[..<at])
         rest = rest[rest.index(after: at)...]
       }
-      var port: UInt16?
+      var digits: Substring?
       if rest.hasPrefix("["), let end = rest.lastIndex(of: "]") {
         let after = rest[rest.index(after: end)...]
-        if after.hasPrefix(":") { port = UInt16(after.dropFirst()) }
+        if after.hasPrefix(":") { digits = after.dropFirst() }
         rest = rest[rest.index(after: rest.startIndex)..<end]
       } else if let colon = rest.lastIndex(of: ":"), rest.firstIndex(of: ":") == colon {
-        port = UInt16(rest[rest.index(after: colon)...])
+        digits = rest[rest.index(after: colon)...]
         rest = rest[..<colon]
       }
-      return rest.isEmpty ? nil : Jump(host: String(rest), user: user, port: port)
+      let port = digits.flatMap { UInt16($0) }
+      guard !rest.isEmpty, digits == nil || (port ?? 0) > 0 else { return nil }
+      jumps.append(Jump(host: String(rest), user: user, port: port))
     }
+    return jumps
   }
 
   private static func expand(_ path: String, _ home: String, _ tokens: [Character: String]) -> String {

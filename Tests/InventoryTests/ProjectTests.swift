@@ -184,7 +184,10 @@ private func faults(_ body: () throws -> Void) -> [String] {
 
   @Test func setOfANameThatNobodyUsesIsWarnedAbout() throws {
     let warnings = try Sample().load(set: ["wrokers": "4"]).warnings
-    #expect(warnings.map(render) == ["warning: --set wrokers: the playbook deploy has no `${wrokers}`"])
+    #expect(
+      warnings.map(render) == [
+        "warning: --set wrokers: neither the playbook deploy nor the env template has `${wrokers}`"
+      ])
   }
 }
 

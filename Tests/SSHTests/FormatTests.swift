@@ -154,6 +154,9 @@ import Testing
     #expect(OpenSSHConfiguration.jumps(text) == [.init(host: host, user: user, port: port)])
   }
 
+  @Test(arguments: ["", "a,", "a:x", "a:0", "a:65536", "[::1]:x", "u@"])
+  func noJumpForms(text: String) { #expect(OpenSSHConfiguration.jumps(text) == nil) }
+
   /// What the ssh of this machine really prints.
   @Test(.enabled(if: FileManager.default.fileExists(atPath: "/usr/bin/ssh"))) func realOutput() throws {
     let scratch = try Scratch()

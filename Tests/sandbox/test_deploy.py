@@ -190,7 +190,7 @@ def test_commands_of_every_day(project):
     project.run("exec", "prod", "bot", "--", "python3", "-c", "raise SystemExit(9)").expect(9)
     assert "started" in project.run("logs", "prod", "bot").expect(0).out
     project.run("health", "prod").expect(0)
-    project.run("doctor", "prod").expect(0)
+    assert "the log-in as deploy works" in project.run("doctor", "prod").expect(0).text
     project.run("backup", "prod").expect(0)
     backups = json.loads(project.run("backups", "prod", "--json").expect(0).out)["backups"]
     assert backups and all(backup["verified"] for backup in backups)

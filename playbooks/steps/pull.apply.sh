@@ -5,6 +5,8 @@ set -eu
 . "$ORCH_BUNDLE/lib.sh"
 # shellcheck source=playbooks/host/releases.sh
 . "$ORCH_BUNDLE/releases.sh"
+# shellcheck source=playbooks/host/registry.sh
+. "$ORCH_BUNDLE/registry.sh"
 PULL_TIMEOUT=600 SERVER='' USERNAME=''
 # shellcheck source=/dev/null
 . "$ORCH_STEP/params"
@@ -30,23 +32,10 @@ if [ -n "$SERVER" ]; then
   credentials=$(memory_directory)/orchestrate-$ORCH_PROJECT-$ORCH_N
   rm -rf "$credentials"
   mkdir -m 0700 "$credentials"
-  # What the user's own configuration says about the engine's address still counts.
-  if [ -z "${DOCKER_HOST-}" ] && grep -qs currentContext "${HOME:-/}/.docker/config.json"; then
-    DOCKER_HOST=$(docker context inspect --format '{{.Endpoints.docker.Host}}')
-    export DOCKER_HOST
-  fi
   export DOCKER_CONFIG="$credentials"
   [ -f password ] || die 'The password for the registry did not arrive.'
-  status=0
-  timeout --foreground -k 5 "$silence" docker login --username "$USERNAME" --password-stdin "$SERVER" <password >login.out 2>&1 || status=$?
+  registry_login "$SERVER" "$USERNAME" "$silence" <password
   rm -f password
-  if [ "$status" -ne 0 ]; then
-    grep -v -e '^WARNING' -e '^Configure a credential helper' -e '^https://docs' -e '^$' login.out >&2 || : # nothing left to show
-    [ "$status" -ne 124 ] || die "The registry $SERVER does not answer within $silence s."
-    grep -qiE 'unauthorized|401|denied' login.out &&
-      die "The registry $SERVER refuses user $USERNAME: wrong name or password."
-    die "Cannot log in to the registry $SERVER (above)."
-  fi
 fi
 
 # One pull for each image, whichever services name it.

@@ -6,7 +6,7 @@ set -eu
 for directory in "/run/user/$(id -u)" /dev/shm; do
   rm -rf "$directory/orchestrate-$ORCH_PROJECT-$ORCH_N"
 done
-rm -f password login.out
+rm -f password
 [ -f tags ] || exit 0
 while read -r tag; do
   used=
