@@ -35,13 +35,8 @@ public final class GitHubView: DeploymentView {
     state.withLock { state in
       switch event {
       case .secrets(let secrets):
+        // No add-mask: it would be the one place where a secret is written in the clear, into whatever stdout is copied to.
         context.masker.add(secrets)
-        // The runner's own masking, for what passes us by; the command itself isn't shown in the log.
-        for secret in secrets {
-          for line in secret.reveal().split(whereSeparator: \.isNewline) where line.utf8.count >= Masker.minimumLength {
-            commands.command("add-mask", String(line))
-          }
-        }
         return
       case .starting(let heading): state.hosts = heading.hosts.count
       case .stepStarted(_, let step) where state.hosts <= 1: open(step, &state)

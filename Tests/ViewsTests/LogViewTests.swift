@@ -125,7 +125,6 @@ private let events: [DeploymentEvent] = [
     for event in events { view.handle(event) }
     #expect(
       stage.output.text() == """
-        ::add-mask::hunter2-hunter2
         ::stop-commands::TOKEN
         2026-11-21T09:00:00Z deploy prod v1.1.0: market-bot on bot-1
         2026-11-21T09:00:00Z bot-1 deployment #12: v1.0.0 → v1.1.0
@@ -196,8 +195,11 @@ private let events: [DeploymentEvent] = [
 
   @Test func masksEveryLineOfASecret() {
     let stage = Stage()
-    GitHubView(stage.context, token: "T") { _ in }.handle(.secrets([Secret("first-line%\nsecond-line\nab")]))
-    #expect(stage.output.text() == "::add-mask::first-line%25\n::add-mask::second-line\n")
+    let view = GitHubView(stage.context, token: "T") { _ in }
+    view.handle(.secrets([Secret("first-line%\nsecond-line\nab")]))
+    #expect(stage.output.text() == "")
+    view.handle(.warning(host: nil, text: "saw second-line"))
+    #expect(stage.output.text() == "::warning::saw ********\n")
   }
 
   @Test func tokensDiffer() { #expect(randomToken() != randomToken()) }
