@@ -19,7 +19,7 @@ struct BackupCommand: AsyncParsableCommand {
 
   func run() async throws {
     try await DeploymentCommand(global: global, write: write, environment: environment, playbook: "deploy")
-      .run(.run(playbook: "backup")) { only(.backup, of: $0, else: .backup(BackupSettings())) }
+      .run(.run(playbook: "backup"), only: [.backup]) { only(.backup, of: $0, else: .backup(BackupSettings())) }
   }
 }
 
@@ -40,7 +40,7 @@ struct PruneCommand: AsyncParsableCommand {
 
   func run() async throws {
     try await DeploymentCommand(global: global, write: write, environment: environment, playbook: "deploy")
-      .run(.run(playbook: "prune")) { only(.prune, of: $0, else: .prune(PruneSettings())) }
+      .run(.run(playbook: "prune"), only: [.prune]) { only(.prune, of: $0, else: .prune(PruneSettings())) }
   }
 }
 

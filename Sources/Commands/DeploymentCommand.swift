@@ -18,18 +18,30 @@ struct DeploymentCommand: Sendable {
   var flags: [String: String] = [:]
   var options = DeployOptions()
 
-  /// - Parameter narrow: makes another playbook of the one that was loaded (`backup`: its backup steps alone).
-  func run(_ kind: DeploymentRequest.Kind, narrow: ((Playbook) -> Playbook)? = nil) async throws {
+  /// - Parameters:
+  ///   - kinds: of the playbook's steps those alone are read.
+  ///   - narrow: makes another playbook of the one that was loaded (`backup`: its backup steps alone).
+  func run(
+    _ kind: DeploymentRequest.Kind, only kinds: Set<StepKindName>? = nil, narrow: ((Playbook) -> Playbook)? = nil
+  )
+    async throws
+  {
     let context = CommandContext.current
     let session = ProjectSession(global, context: context)
-    var loaded = try session.load(environment: environment, playbook: playbook, version: version, set: set)
+    var loaded = try session.load(
+      environment: environment, playbook: playbook, version: version, set: set, only: kinds)
     if let narrow { loaded.playbook = narrow(loaded.playbook) }
     let host = try session.host(of: loaded.inventory)
-    try checkNames(loaded.playbook)
+    // A rollback's steps are those of the releases on the host.
+    if case .rollback = kind {
+    } else {
+      try StepSelection(loaded.inventory, host: host.name, skip: options.skip).check(loaded.playbook.steps)
+    }
     var request = DeploymentRequest(
       kind: kind, inventory: loaded.inventory, playbook: loaded.playbook, playbookText: loaded.playbookText,
       holder: session.holder(reason: write.reason), nonce: SecureRandom.word(16).lowercased())
     request.options = options
+    request.variables = loaded.variables
     request.projectFiles = try session.projectFiles(loaded)
     request.lease = write.lease.duration
     request.lockWait = write.lockWait?.duration ?? .zero
@@ -69,20 +81,6 @@ struct DeploymentCommand: Sendable {
     await connector.close()
     screen.end()
     if summary.exitStatus != 0 { throw ExitCode(summary.exitStatus) }
-  }
-
-  private func checkNames(_ playbook: Playbook) throws {
-    let names = playbook.steps.map(\.name)
-    for name in options.skip.sorted() {
-      guard let step = playbook.steps.first(where: { $0.name == name }) else {
-        let near = nearestName(to: name, among: names)
-        throw ValidationError(
-          "--skip \(name): the playbook has no such step" + (near.map { "; did you mean \($0)?" } ?? ""))
-      }
-      if [.preflight, .release, .commit].contains(step.kind) {
-        throw ValidationError("--skip \(name): this step can't be skipped")
-      }
-    }
   }
 
   private func reason(of kind: Interrupts.Kind) -> String {

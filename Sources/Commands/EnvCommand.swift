@@ -35,7 +35,7 @@ struct EnvCommand: AsyncParsableCommand {
     }
     let current = try release.map { try Release(json: $0, host: command.host.name) }
     let loaded = try command.session.load(
-      environment: environment, playbook: "deploy", version: current?.version ?? "v0")
+      environment: environment, playbook: "deploy", version: current?.version ?? "v0", only: [])
     let client = LiveDeploymentClient(
       connector: command.connector, session: command.session, loaded: loaded, flags: try parseAssignments(assignments),
       version: current?.version ?? "")

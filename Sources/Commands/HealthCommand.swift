@@ -21,16 +21,18 @@ struct HealthCommand: AsyncParsableCommand {
 
   func run() async throws {
     let command = try ReadingCommand(global, environment: environment)
-    let (answer, masker) = try await command.converse { attachment in
+    let paths = command.paths
+    let (answer, running, masker) = try await command.converse { attachment in
       async let masker = command.masker(attachment)
-      return (try await attachment.request("query health 0", body: []), try await masker)
+      async let release = attachment.request("get \(paths.current)/release.json")
+      return (try await attachment.request("query health 0", body: []), try await release.found, try await masker)
     }
     var document = HealthDocument(
       environment: command.inventory.environment, app: command.inventory.app,
       probes: HealthDocument.Probe.all(in: answer.text))
     for index in document.probes.indices { document.probes[index].host = command.host.name }
-    let loaded = try command.session.load(environment: environment, playbook: "deploy", version: nil)
-    for step in loaded.playbook.steps {
+    let playbook = try self.playbook(ofRelease: running, command)
+    for step in playbook.steps {
       guard case .health(var settings) = step.settings, case .url(let url) = settings.probe else { continue }
       settings.within = .zero
       settings.stable = .zero
@@ -47,5 +49,14 @@ struct HealthCommand: AsyncParsableCommand {
     }
     try command.answer(document, global, masker: masker) { document.text(width: $1, style: $0) }
     if !document.isGood { throw ExitCode(1) }
+  }
+
+  /// The gates are those that the running release has passed; with nothing deployed, today's.
+  private func playbook(ofRelease text: String?, _ command: ReadingCommand) throws -> Playbook {
+    guard let text else {
+      return try command.session.load(environment: environment, playbook: "deploy", only: [.health]).playbook
+    }
+    let release = try Release(json: text, host: command.host.name)
+    return try command.session.playbook(of: release, inventory: command.inventory, only: [.health])
   }
 }

@@ -15,9 +15,8 @@ struct HostSecrets: Sendable {
   init(_ session: ProjectSession, inventory: Inventory) {
     self.session = session
     self.inventory = inventory
-    // A fault in playbook or template isn't the business of a command that only reads: then the names alone decide.
-    let loaded = try? session.load(environment: inventory.environment, playbook: "deploy")
-    let entries = loaded?.template?.entries ?? []
+    // The template alone: what is secret must not depend on the playbook, nor on a fault in another line.
+    let entries = session.loader.template(of: inventory)?.entries ?? []
     marked = Set(entries.filter(\.isMarkedSecret).map(\.name))
     names = Set(entries.map(\.name))
   }

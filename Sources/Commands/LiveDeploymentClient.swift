@@ -61,8 +61,8 @@ struct LiveDeploymentClient: DeploymentClient {
 
   func now() -> Int64 { Timestamp.now().milliseconds }
 
-  func playbook(text: String, name: String) throws -> Playbook {
-    try session.loader.playbook(text: text, name: name, version: nil, inventory: loaded.inventory)
+  func playbook(of release: Release, only kinds: Set<StepKindName>) throws -> Playbook {
+    try session.playbook(of: release, inventory: loaded.inventory, only: kinds)
   }
 
   func ask(_ question: DeploymentQuestion) async -> String? {

@@ -49,6 +49,8 @@ struct PlanCommand: AsyncParsableCommand {
       playbookText: loaded.playbookText, holder: session.holder(reason: nil), nonce: SecureRandom.word(16).lowercased())
     request.options.skip = Set(skip)
     request.options.include = Set(include)
+    request.variables = loaded.variables
+    try StepSelection(loaded.inventory, host: host.name, skip: request.options.skip).check(loaded.playbook.steps)
     request.projectFiles = try session.projectFiles(loaded)
     let connector = HostConnector(host, inventory: loaded.inventory, projectRoot: loaded.project.root, context: context)
     let client = LiveDeploymentClient(

@@ -37,11 +37,30 @@ struct ProjectSession: Sendable {
       (String($0.path.prefix { $0 != "." }), String(decoding: $0.bytes, as: UTF8.self))
     })
 
-  func load(environment: String?, playbook: String, version: String? = nil, set: [String: String] = [:]) throws
-    -> LoadedProject
-  {
+  func load(
+    environment: String?, playbook: String, version: String? = nil, set: [String: String] = [:],
+    only kinds: Set<StepKindName>? = nil
+  ) throws -> LoadedProject {
     try loader.load(
-      environment: environment, playbook: playbook, builtin: Self.builtin, version: version, set: set)
+      environment: environment, playbook: playbook, builtin: Self.builtin, version: version, set: set, only: kinds)
+  }
+
+  /// The playbook that a release on the host brought along, with the values that it was deployed with; of an older version's release, which
+  /// doesn't record them, with today's.
+  func playbook(of release: Release, inventory: Inventory, only kinds: Set<StepKindName>) throws -> Playbook {
+    do {
+      return try loader.playbook(
+        text: release.playbook, name: "release \(release.number)", version: release.version,
+        variables: release.variables ?? [:], inventory: inventory, only: kinds)
+    } catch let error as ConfigurationError {
+      let faults = error.diagnostics.map {
+        ($0.location.map { "\($0): " } ?? "") + $0.message + ($0.help.map { " (\($0))" } ?? "")
+      }
+      throw OrchestrateError(
+        .configuration, "the playbook of \(release.version), release \(release.number) on the host, can't be used",
+        cause: faults.joined(separator: "\n"), state: "nothing was changed",
+        remedy: "a name that nobody defines: write it under vars: in inventories/\(inventory.environment).yml")
+    }
   }
 
   /// The one host that a command works on.

@@ -17,8 +17,9 @@ public protocol DeploymentClient: Sendable {
   func registryPassword() throws -> Secret?
   /// Milliseconds since the epoch, UTC.
   func now() -> Int64
-  /// Reads a playbook that a release on the host brought along.
-  func playbook(text: String, name: String) throws -> Playbook
+  /// Reads the playbook that a release on the host brought along, with the values that it was deployed with; of its steps those of some kinds alone.
+  /// Throws `OrchestrateError`.
+  func playbook(of release: Release, only kinds: Set<StepKindName>) throws -> Playbook
   /// Asks a person; nil: nobody can be asked here.
   func ask(_ question: DeploymentQuestion) async -> String?
   /// Carries out a step that only the client can do.
@@ -65,6 +66,8 @@ public struct DeploymentRequest: Sendable {
   public var inventory: Inventory
   public var playbook: Playbook
   public var playbookText: String
+  /// What the playbook's `${name}` stand for, by name, for release.json.
+  public var variables: [String: String] = [:]
   public var options = DeployOptions()
   public var projectFiles: [String: StepPayload.File] = [:]
   /// How long the host waits for a sign of life from the client before it finishes or undoes by itself.

@@ -17,7 +17,7 @@ extension DeploymentRun {
   private func deploy() async throws {
     try preparation.resolveEnv(client)
     emit(.secrets(preparation.secrets))
-    let steps = kept(request.playbook.steps)
+    let (steps, leftOut) = kept(request.playbook.steps)
     if request.playbook.watch != nil {
       emit(.notice(host: host, text: "watch: this version ends at the commit; the host doesn't go on watching yet"))
     }
@@ -34,7 +34,7 @@ extension DeploymentRun {
     guard try await carryOut(second, seal: false) else { return }
     preparation.takeImages(from: steps)
 
-    let plan = try preparation.plan(steps: steps, catalog: catalog)
+    let plan = try preparation.plan(steps: request.playbook.steps, leftOut: leftOut, catalog: catalog)
     emit(.planned(plan))
     try refuse(problems: plan.problems)
     if plan.isEmpty && preparation.from == preparation.context.version {
@@ -63,12 +63,18 @@ extension DeploymentRun {
     }
   }
 
-  private func kept(_ steps: [StepSpec]) -> [StepSpec] {
-    steps.filter { spec in
-      guard request.options.skip.contains(spec.name) else { return true }
-      emit(.stepSkipped(host: host, step: spec.name, reason: "--skip"))
-      return false
+  private func kept(_ steps: [StepSpec]) -> (kept: [StepSpec], leftOut: [String: String]) {
+    let (kept, leftOut) = preparation.select(steps)
+    for spec in steps {
+      if let reason = leftOut[spec.name] {
+        emit(.stepSkipped(host: host, step: spec.name, reason: reason))
+      } else if request.options.skip.contains(spec.name) {
+        let text =
+          "--skip \(spec.name) isn't followed on a first deployment: the step creates the services that keep data"
+        emit(.notice(host: host, text: text))
+      }
     }
+    return (kept, leftOut)
   }
 
   /// Sends a batch and follows it. False: the deployment is closed.
@@ -93,7 +99,9 @@ extension DeploymentRun {
     throw OrchestrateError(
       .failed, problems.count == 1 ? problems[0] : "\(problems.count) problems forbid the deployment",
       host: host, step: "preflight", cause: problems.count == 1 ? nil : problems.joined(separator: "\n"),
-      remedy: "mend it, then: orchestrate plan \(request.inventory.environment) \(preparation.context.version)")
+      remedy: request.isRun
+        ? "mend it, then the same command again"
+        : "mend it, then: orchestrate plan \(request.inventory.environment) \(preparation.context.version)")
   }
 
   private func accepted(_ plan: Plan) async throws -> Bool {
@@ -122,6 +130,11 @@ extension DeploymentRun {
         .failed, "nothing runs here, so there is nothing to go back from", host: host, state: "nothing was changed")
     }
     let target = try await findTarget(version, current: current)
+    let old = try client.playbook(of: target, only: [.recreate, .health])
+    let now = try client.playbook(of: current, only: [.backup, .migrate])
+    stepsBack = Self.rollbackSteps(request.playbook.steps, target: old.steps, current: now.steps)
+    try StepSelection(request.inventory, host: host, skip: request.options.skip)
+      .check(stepsBack, unneeded: now.steps.filter { $0.kind == .backup }.map(\.name))
     if version == nil { try await confirmAnother(current: current, target: target) }
     preparation.context.target = target
     preparation.context.version = target.version
@@ -147,10 +160,7 @@ extension DeploymentRun {
   }
 
   private func rollBack() async throws {
-    guard let current = preparation.context.current, let target = preparation.context.target else { return }
-    let old = try client.playbook(text: target.playbook, name: "release \(target.number)")
-    let now = try client.playbook(text: current.playbook, name: "release \(current.number)")
-    let steps = kept(Self.rollbackSteps(request.playbook.steps, target: old.steps, current: now.steps))
+    let (steps, leftOut) = kept(stepsBack)
 
     var first = StepAssembly(first: 1, catalog: catalog)
     for spec in steps where spec.kind.phase == .prepare { try first.append(spec, context: preparation.context) }
@@ -166,7 +176,9 @@ extension DeploymentRun {
     // With the schema where it should be there is nothing to keep writes from, and nothing to restore.
     let stays = preparation.context.schemaStays
     let needed = steps.filter { !(stays && $0.kind == .backup) }
-    let plan = try preparation.plan(steps: needed, catalog: catalog)
+    let plan = try preparation.plan(
+      steps: stepsBack.filter { leftOut[$0.name] != nil || !(stays && $0.kind == .backup) }, leftOut: leftOut,
+      catalog: catalog)
     emit(.planned(plan))
     try refuse(problems: plan.problems)
     guard try await accepted(plan) else { return try await end(reason: "not accepted") }
@@ -185,10 +197,13 @@ extension DeploymentRun {
       let files = try await releaseFiles(next)
       guard let text = files.description else { break }
       var release = try Release(json: text, host: host)
-      if version == nil || release.version == version {
-        if let config = files.config, let value = try? JSONValue(parsing: config) {
-          preparation.context.targetConfig = ComposeConfig(value)
-        }
+      let config = files.config.flatMap { try? JSONValue(parsing: $0) }.map { ComposeConfig($0) }
+      // The same version deployed again, since its containers were gone: to go back to it would change nothing.
+      let isSame =
+        release.version == current.version && release.env == current.env && config != nil
+        && config == preparation.context.currentConfig
+      if version == nil && !isSame || release.version == version {
+        if let config { preparation.context.targetConfig = config }
         if let env = files.env { emit(.secrets(client.secrets(envFiles: [env], generated: nil))) }
         release.number = next
         return release
@@ -243,7 +258,9 @@ extension DeploymentRun {
     preparation.context.version = preparation.from ?? ""
     toVersion = preparation.from
     var assembly = StepAssembly(first: 1, catalog: catalog)
-    for spec in kept(request.playbook.steps) { try assembly.append(spec, context: preparation.context) }
+    let (steps, _) = kept(request.playbook.steps)
+    try refuse(problems: catalog.unknownServices(steps, preparation.context))
+    for spec in steps { try assembly.append(spec, context: preparation.context) }
     _ = try await carryOut(assembly, seal: true)
   }
 }

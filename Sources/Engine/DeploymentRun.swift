@@ -26,6 +26,8 @@ public actor DeploymentRun {
   var preparation: Preparation
   /// Of the release before the running one, as they were at the last look.
   var previousFiles: Preparation.ReleaseFiles?
+  /// Rollback: its steps, with the settings of the releases concerned.
+  var stepsBack: [StepSpec] = []
   /// After authentication: exchanges that this side or the host had to wait for. What overlaps with a step's work isn't one: signs of life, the
   /// seal, replies to steps.
   var roundTrips = 0
@@ -239,7 +241,7 @@ public actor DeploymentRun {
     if case .rollback = request.kind { withPrevious = true }
     let state = try await Preparation.hostState(
       attachment, paths: preparation.paths, host: host, withPrevious: withPrevious)
-    preparation.take(state)
+    preparation.take(state, now: client.now())
     previousFiles = state.previous
     emit(.secrets(preparation.secretsOfHost(client)))
   }
@@ -330,7 +332,10 @@ public actor DeploymentRun {
     object["app"] = .string(request.inventory.app)
     object["version"] = toVersion.map { .string($0) }
     object["from_version"] = fromVersion.map { .string($0) }
-    object["skipped"] = request.options.skip.isEmpty ? nil : .array(request.options.skip.sorted().map { .string($0) })
+    let skipped = request.options.skip.filter { name in
+      !request.playbook.steps.contains { $0.name == name && preparation.makesTheDatabase($0) }
+    }
+    object["skipped"] = skipped.isEmpty ? nil : .array(skipped.sorted().map { .string($0) })
     object["accept_data_loss"] = request.options.acceptDataLoss ? .bool(true) : nil
     object["k"] = .string(request.nonce)
     return .object(object)

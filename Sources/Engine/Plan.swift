@@ -28,8 +28,10 @@ public struct StepPlan: Sendable, Equatable, Codable {
   public var step: String
   public var kind: String
   public var changes: [Change]
-  /// The step was left out by `--skip`.
+  /// The step was left out, by `--skip` or because the host doesn't have its role.
   public var skipped: Bool = false
+  /// Why it was left out.
+  public var reason: String?
 
   public init(step: String, kind: String, changes: [Change]) {
     self.step = step

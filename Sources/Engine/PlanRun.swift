@@ -49,11 +49,12 @@ public struct PlanRun: Sendable {
 
   private func plan(version: String, _ attachment: Attachment) async throws -> Plan {
     var preparation = Preparation(request: request, host: host, version: version, sha256: sha256)
-    preparation.take(try await Preparation.hostState(attachment, paths: preparation.paths, host: host))
+    preparation.take(
+      try await Preparation.hostState(attachment, paths: preparation.paths, host: host), now: client.now())
     try preparation.requireDocker(catalog)
     try preparation.resolveEnv(client)
     emit(.secrets(preparation.secrets))
-    let steps = request.playbook.steps.filter { !request.options.skip.contains($0.name) }
+    let (steps, leftOut) = preparation.select(request.playbook.steps)
 
     let first = try preparation.describing(steps, catalog: catalog)
     try await carryOut(first, attachment, &preparation)
@@ -61,12 +62,13 @@ public struct PlanRun: Sendable {
       let path = try await scratch(attachment) + "/\(directory)/config.json"
       try preparation.take(config: try await attachment.request("get \(path)").foundText, path: path, catalog: catalog)
     }
-    if pulls {
+    // A service that isn't there can't be asked for its migrations.
+    if pulls, catalog.unknownServices(steps, preparation.context).isEmpty {
       let second = try preparation.pulling(steps, after: first, catalog: catalog)
       try await carryOut(second, attachment, &preparation)
       preparation.takeImages(from: steps)
     }
-    return try preparation.plan(steps: steps, catalog: catalog)
+    return try preparation.plan(steps: request.playbook.steps, leftOut: leftOut, catalog: catalog)
   }
 
   private func scratch(_ attachment: Attachment) async throws -> String {

@@ -16,6 +16,7 @@ struct Preparation: Sendable {
     context = StepContext(
       inventory: request.inventory, version: version, number: 0, facts: HostFacts(), options: request.options,
       playbookText: request.playbookText, sha256: sha256)
+    context.variables = request.variables
     context.projectFiles = request.projectFiles
   }
 
@@ -70,7 +71,9 @@ struct Preparation: Sendable {
     return state
   }
 
-  mutating func take(_ state: HostState) {
+  /// - Parameter now: the client's clock, in milliseconds since 1970.
+  mutating func take(_ state: HostState, now: Int64) {
+    context.now = now
     context.facts = state.facts
     context.current = state.release
     context.currentConfig = state.config
@@ -99,7 +102,6 @@ struct Preparation: Sendable {
     let resolved = try client.resolveEnv(host: hostEnv, generated: generatedEnv, current: context.current)
     context.env = resolved?.values
     context.registryPassword = try client.registryPassword()
-    context.now = client.now()
     context.generated = resolved?.generated ?? [:]
   }
 
@@ -112,6 +114,22 @@ struct Preparation: Sendable {
   var secrets: [Secret] {
     let all = (context.env ?? []).filter(\.isSecret).map { Secret($0.value) } + Array(context.generated.values)
     return all + [context.registryPassword].compactMap { $0 }
+  }
+
+  /// The steps that run, and why the others don't, by name.
+  func select(_ steps: [StepSpec]) -> (kept: [StepSpec], leftOut: [String: String]) {
+    let selection = StepSelection(request.inventory, host: host, skip: request.options.skip)
+    var leftOut: [String: String] = [:]
+    for spec in steps where !makesTheDatabase(spec) || selection.reason(spec) != StepSelection.skipped {
+      leftOut[spec.name] = selection.reason(spec)
+    }
+    return (steps.filter { leftOut[$0.name] == nil }, leftOut)
+  }
+
+  /// On a first deployment the backup step creates database and cache: `--skip` doesn't mean that. There is nothing to back up yet.
+  func makesTheDatabase(_ spec: StepSpec) -> Bool {
+    guard case .deploy = request.kind, spec.kind == .backup, context.current == nil else { return false }
+    return request.inventory.services.database != nil || request.inventory.services.cache != nil
   }
 
   /// The preparing steps but pull: after them the configuration is known.
@@ -173,10 +191,17 @@ struct Preparation: Sendable {
     }
   }
 
-  func plan(steps: [StepSpec], catalog: StepCatalog) throws -> Plan {
+  /// - Parameter leftOut: why steps don't run, by name.
+  func plan(steps: [StepSpec], leftOut: [String: String], catalog: StepCatalog) throws -> Plan {
     var plan = Plan(
       environment: request.inventory.environment, app: request.inventory.app, from: from, to: context.version)
     for spec in steps {
+      if let reason = leftOut[spec.name] {
+        plan.steps.append(StepPlan(step: spec.name, kind: spec.kind.rawValue, changes: []))
+        plan.steps[plan.steps.count - 1].skipped = true
+        plan.steps[plan.steps.count - 1].reason = reason
+        continue
+      }
       plan.steps.append(
         StepPlan(step: spec.name, kind: spec.kind.rawValue, changes: try catalog.kind(spec).plan(context)))
     }

@@ -46,6 +46,8 @@ public struct Release: Sendable, Equatable, Codable {
   public var schemaPolicy: String?
   /// Text of the playbook by which it was deployed.
   public var playbook: String
+  /// What the playbook's `${name}` stood for, by name, except `version` and secrets; nil in releases of older versions of the tool.
+  public var variables: [String: String]?
   /// Names in its env file, with the SHA-256 of each value.
   public var env: [String: String]
   /// Names in its env file whose value was the template's default, which a later template may change.

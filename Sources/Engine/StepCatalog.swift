@@ -13,6 +13,8 @@ public struct StepCatalog: Sendable {
   public var schemaProbe: @Sendable (StepSpec) -> (any StepKind)?
   /// Faults that forbid the deployment and warnings that don't, found in facts and configuration.
   public var inspect: @Sendable (StepContext) -> (problems: [String], warnings: [String])
+  /// Services that steps or `--include` name and that neither the compose file nor, where there is none, the running release holds: a sentence each.
+  public var unknownServices: @Sendable ([StepSpec], StepContext) -> [String]
   /// Names of env values that Compose read differently from what was written.
   public var misread: @Sendable (StepContext, ComposeConfig) -> [String]
 
@@ -21,6 +23,7 @@ public struct StepCatalog: Sendable {
     drain: @escaping @Sendable (StepSpec) -> (any StepKind)?, probe: @escaping @Sendable (StepSpec) -> (any StepKind)?,
     schemaProbe: @escaping @Sendable (StepSpec) -> (any StepKind)? = { _ in nil },
     inspect: @escaping @Sendable (StepContext) -> (problems: [String], warnings: [String]),
+    unknownServices: @escaping @Sendable ([StepSpec], StepContext) -> [String] = { _, _ in [] },
     misread: @escaping @Sendable (StepContext, ComposeConfig) -> [String]
   ) {
     self.kind = kind
@@ -29,6 +32,7 @@ public struct StepCatalog: Sendable {
     self.probe = probe
     self.schemaProbe = schemaProbe
     self.inspect = inspect
+    self.unknownServices = unknownServices
     self.misread = misread
   }
 }

@@ -96,8 +96,9 @@ public struct StepContext: Sendable {
   /// Facts that steps of this deployment have reported so far: step name → key → value.
   public var reported: [String: [String: JSONValue]]
   public var options: DeployOptions
-  /// Text of the playbook that is being run, for release.json.
+  /// Text of the playbook that is being run, and what its `${name}` stand for, for release.json.
   public var playbookText: String
+  public var variables: [String: String] = [:]
   /// Files of the project, read by the client: path relative to the project folder → content and mode.
   public var projectFiles: [String: StepPayload.File]
   /// Rollback: the release that is gone back to.
@@ -105,7 +106,7 @@ public struct StepContext: Sendable {
   public var targetConfig: ComposeConfig?
   /// Password for `inventory.registry`.
   public var registryPassword: Secret?
-  /// The client's clock when the facts arrived, in milliseconds since 1970.
+  /// The client's clock when the facts arrived, in milliseconds since 1970; 0: unknown.
   public var now: Int64 = 0
   /// Lowercase hex SHA-256.
   public var sha256: @Sendable ([UInt8]) -> String

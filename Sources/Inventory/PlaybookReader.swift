@@ -6,6 +6,8 @@ struct PlaybookReader {
   let name: String
   let interpolation: Interpolation
   let diagnostics: DiagnosticCollector
+  /// Nil: all steps are read, and their order is judged. Else what steps of other kinds say is nobody's concern.
+  var kinds: Set<StepKindName>?
   /// Nil: roles and paths aren't checked.
   var inventory: Inventory?
   var root = "/"
@@ -16,10 +18,11 @@ struct PlaybookReader {
     else {
       return nil
     }
-    var playbook = Playbook(name: name, watch: top.duration("watch"), steps: [])
+    var playbook = Playbook(name: name, watch: kinds == nil ? top.duration("watch") : nil, steps: [])
     guard let nodes = top.sequence("steps", of: "steps", allowEmpty: false) else { return nil }
     let drafts = nodes.compactMap(step)
     playbook.steps = named(drafts)
+    guard kinds == nil else { return playbook }
     PlaybookRules(
       playbook: playbook, isComplete: drafts.count == nodes.count, watchPlace: top.place("watch"),
       stepsPlace: top.place("steps"), diagnostics: diagnostics
@@ -37,10 +40,11 @@ struct PlaybookReader {
     }
     return entries(node) { top in
       guard top.key == "steps", case .sequence(let steps) = top.value.content else {
-        return interpolation.apply(to: top.value)
+        return kinds == nil ? interpolation.apply(to: top.value) : top.value
       }
       let changed = steps.map { step in
         entries(step) { kind in
+          if let known = StepKindName(rawValue: kind.key), !reads(known) { return kind.value }
           guard kind.key == "migrate" else { return interpolation.apply(to: kind.value) }
           return entries(kind.value) { interpolation.apply(to: $0.value, keep: $0.key == "down" ? "revision" : nil) }
         }
@@ -48,6 +52,8 @@ struct PlaybookReader {
       return YAMLNode(.sequence(changed), at: top.value.location)
     }
   }
+
+  private func reads(_ kind: StepKindName) -> Bool { kinds?.contains(kind) ?? true }
 
   // MARK: Steps
 
@@ -100,6 +106,7 @@ struct PlaybookReader {
 
   private func draft(_ kind: StepKindName, _ node: YAMLNode, at location: SourceLocation) -> Draft? {
     let table = PlaybookSchema.keys(of: kind), extra = PlaybookSchema.common.names
+    let diagnostics = reads(kind) ? diagnostics : DiagnosticCollector()
     var reader = MappingReader(node, table, path: kind.rawValue, extra: extra, diagnostics: diagnostics)
     if reader == nil {
       // The step counts all the same, so that nobody is told that it's missing.

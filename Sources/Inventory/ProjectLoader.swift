@@ -26,6 +26,8 @@ public struct LoadedProject: Sendable {
   public var playbookText: String
   /// Nil: the inventory names no template.
   public var template: EnvTemplate?
+  /// What the playbook's `${name}` stood for, by name, for release.json: `vars` and `--set`, but no secret.
+  public var variables: [String: String] = [:]
   public var warnings: [Diagnostic]
 
   public init(
@@ -105,9 +107,11 @@ public struct ProjectLoader: Sendable {
   ///   - builtin: the texts of the built-in playbooks, by name.
   ///   - version: what `${version}` stands for; nil: a command without a version.
   ///   - set: `--set name=value`: stands above the inventory's `vars`.
+  ///   - kinds: nil: all of the playbook is read. Else steps of other kinds keep their names and nothing more, so that a command which doesn't use
+  ///     them needs no version and no `--set`.
   public func load(
     environment: String?, playbook: String, builtin: [String: String], version: String? = nil,
-    set: [String: String] = [:]
+    set: [String: String] = [:], only kinds: Set<StepKindName>? = nil
   ) throws -> LoadedProject {
     let project = try project()
     let diagnostics = DiagnosticCollector(root: project.root)
@@ -127,7 +131,7 @@ public struct ProjectLoader: Sendable {
     var decoded: Playbook?
     if let source, let node = YAMLParser.parse(source, diagnostics: diagnostics) {
       let reader = PlaybookReader(
-        name: playbook, interpolation: interpolation, diagnostics: diagnostics, inventory: inventory,
+        name: playbook, interpolation: interpolation, diagnostics: diagnostics, kinds: kinds, inventory: inventory,
         root: project.root,
         files: files)
       decoded = reader.read(node)
@@ -140,15 +144,35 @@ public struct ProjectLoader: Sendable {
     }
     try diagnostics.throwIfErrors()
     guard let inventory, let decoded, let source else { throw ConfigurationError(diagnostics.diagnostics) }
-    return LoadedProject(
+    var loaded = LoadedProject(
       project: project, inventory: inventory, playbook: decoded, playbookText: source.text, template: template,
       warnings: diagnostics.warnings)
+    let marked = Set((template?.entries ?? []).filter(\.isMarkedSecret).map(\.name))
+    loaded.variables = interpolation.values.filter { name, _ in
+      !Interpolation.reserved.contains(name) && source.text.contains("${\(name)}")
+        && !Secrecy.isSecret(name: name) && !marked.contains(name)
+    }
+    return loaded
   }
 
-  /// A playbook that a release on the host brought along, read against today's inventory: what it names on this machine's disk isn't looked for.
-  public func playbook(text: String, name: String, version: String?, inventory: Inventory) throws -> Playbook {
+  /// The env template by itself: whatever is wrong with the playbook or with other lines of it doesn't matter. Nil: there is none that can be read.
+  public func template(of inventory: Inventory) -> EnvTemplate? {
+    guard let project = try? project() else { return nil }
+    return template(of: inventory, project, DiagnosticCollector(root: project.root))
+  }
+
+  /// A playbook that a release on the host brought along: what it names on this machine's disk isn't looked for, and its order was judged when it
+  /// was deployed.
+  /// - Parameters:
+  ///   - variables: what `${name}` stood for then, by name; what isn't among them comes from today's inventory.
+  ///   - kinds: steps of other kinds keep their names and nothing more.
+  public func playbook(
+    text: String, name: String, version: String?, variables: [String: String] = [:], inventory: Inventory,
+    only kinds: Set<StepKindName>
+  ) throws -> Playbook {
     let diagnostics = DiagnosticCollector()
-    var interpolation = Interpolation(values: inventory.vars, diagnostics: diagnostics)
+    var interpolation = Interpolation(
+      values: inventory.vars.merging(variables) { _, recorded in recorded }, diagnostics: diagnostics)
     interpolation.values["environment"] = inventory.environment
     interpolation.values["app"] = inventory.app
     interpolation.values["project"] = inventory.project
@@ -156,7 +180,8 @@ public struct ProjectLoader: Sendable {
     let source = SourceText(file: "playbook of \(name)", text: text)
     var playbook: Playbook?
     if let node = YAMLParser.parse(source, diagnostics: diagnostics) {
-      playbook = PlaybookReader(name: name, interpolation: interpolation, diagnostics: diagnostics).read(node)
+      playbook = PlaybookReader(name: name, interpolation: interpolation, diagnostics: diagnostics, kinds: kinds)
+        .read(node)
     }
     try diagnostics.throwIfErrors()
     guard let playbook else { throw ConfigurationError(diagnostics.diagnostics) }

@@ -25,8 +25,28 @@ extension StepContext {
     if target != nil || current?.version != version { return true }
     if pendingMigrations?.isEmpty == false { return true }
     guard let currentConfig, let newConfig else { return true }
+    let keeping = [inventory.services.database, inventory.services.cache].compactMap(\.self)
     return servicesToRecreate([]).contains { currentConfig.service($0) != newConfig.service($0) }
+      || !stopped(servicesToRecreate([]) + keeping).isEmpty
   }
+
+  /// The project's containers as preflight saw them, one-off ones excepted; nil: nobody has looked.
+  var baseline: [JSONValue]? { reported.values.lazy.compactMap { $0["baseline"]?.arrayValue }.first }
+
+  /// Those of the running release's services that should run and of which no container does, with what Docker says of the container, if there is one.
+  func stopped(_ services: [String]) -> [(service: String, state: String?)] {
+    guard let currentConfig, let baseline else { return [] }
+    return services.compactMap { service in
+      guard let config = currentConfig.service(service), !isScaledToNothing(config) else { return nil }
+      let states = baseline.filter { $0["service"]?.stringValue == service }.map { $0["status"]?.stringValue ?? "" }
+      return states.contains("running") ? nil : (service, states.first)
+    }
+  }
+}
+
+/// The compose file itself wants no container of the service.
+func isScaledToNothing(_ service: JSONValue) -> Bool {
+  service["deploy"]?["replicas"]?.intValue == 0 || service["scale"]?.intValue == 0
 }
 
 /// `1.5 s`, `60 s`, `10 min`.

@@ -162,7 +162,8 @@ extension PreflightStep {
     let difference = abs(host - context.now) / 1000
     let direction = host > context.now ? "ahead of" : "behind"
     let text = "the host's clock is \(difference) s \(direction) this machine's"
-    if difference > 300 {
+    // A rollback fetches nothing: it isn't held up by a clock.
+    if difference > 300, context.target == nil {
       findings.problems.append(
         "\(text): tokens and certificates fail with a wrong clock; set it (`timedatectl set-ntp true`)")
     } else if difference > 30 {
@@ -177,12 +178,14 @@ private func checkServices(_ config: ComposeConfig, inventory: Inventory, _ find
   let app = Set(appServices(inventory, config))
   for name in inventory.services.app where config.service(name) == nil {
     findings.problems.append(
-      "the inventory's services.app names \(name), which \(inventory.compose) doesn't hold (or only under a profile)")
+      "the inventory's services.app names \(name), which \(inventory.compose) doesn't hold (or only under a profile)"
+        + nearestService(to: name, config))
   }
   for (role, name) in [("database", inventory.services.database), ("cache", inventory.services.cache)] {
     if let name, config.service(name) == nil {
       findings.problems.append(
-        "the inventory's services.\(role) names \(name), which \(inventory.compose) doesn't hold")
+        "the inventory's services.\(role) names \(name), which \(inventory.compose) doesn't hold"
+          + nearestService(to: name, config))
     }
   }
   for name in config.serviceNames.sorted() {

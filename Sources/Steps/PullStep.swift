@@ -22,7 +22,9 @@ public struct PullStep: StepKind {
 
   public func payload(_ context: StepContext) throws -> StepPayload {
     guard let config = context.config else {
-      throw OrchestrateError(.internalFault, "the compose configuration isn't known yet", step: "pull")
+      throw OrchestrateError(
+        .configuration, "which images to pull isn't known: the playbook has no env step before pull", step: "pull",
+        remedy: "add - env before - pull")
     }
     var lines = ""
     for (service, reference) in imagesToPull(context, config) {

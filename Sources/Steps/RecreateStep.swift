@@ -10,10 +10,19 @@ public struct RecreateStep: StepKind {
   public func plan(_ context: StepContext) -> [Change] {
     let services = context.servicesToRecreate(settings.services)
     guard let new = context.newConfig else { return services.map { Change(.unknown, "service \($0)") } }
-    return diff(
+    var changes = diff(
       old: context.currentConfig, new: new, oldImages: context.current?.images ?? [:],
       newImages: context.target?.images ?? context.images, mask: DifferenceMask(context)
     ).filter { change in services.contains { change.subject == "service \($0)" } }
+    for (service, state) in context.stopped(services) where new.service(service) != nil {
+      let line = "  \(service): not running\(state.map { " (\($0))" } ?? "")"
+      if let index = changes.firstIndex(where: { $0.subject == "service \(service)" }) {
+        changes[index].detail.append(line)
+      } else {
+        changes.append(Change(.recreate, "service \(service)", detail: [line]))
+      }
+    }
+    return changes
   }
 
   public func payload(_ context: StepContext) -> StepPayload {
@@ -47,8 +56,13 @@ public struct DrainStep: StepKind {
 
 /// How services are stopped. SIGTERM stands for the image's own stop signal, which Docker sends by itself.
 private func drainParameters(_ settings: RecreateSettings, _ context: StepContext) -> [(name: String, value: String)] {
-  [
-    ("SERVICES", quotedWords(context.servicesToRecreate(settings.services))),
+  // What `--include` takes out of the release isn't Compose's to start.
+  let new = context.newConfig
+  let services = context.servicesToRecreate(settings.services).filter {
+    !context.options.include.contains($0) || new == nil || new?.service($0) != nil
+  }
+  return [
+    ("SERVICES", quotedWords(services)),
     ("SIGNAL", settings.drainSignal == "SIGTERM" ? "" : settings.drainSignal),
     ("GRACE", wholeSeconds(settings.drainTimeout)),
   ]

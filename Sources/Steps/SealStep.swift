@@ -14,7 +14,9 @@ public struct SealStep: StepKind {
 
   public func payload(_ context: StepContext) throws -> StepPayload {
     guard let effective = effectiveConfig(context) else {
-      throw OrchestrateError(.internalFault, "the release's configuration hasn't been computed", step: "seal")
+      throw OrchestrateError(
+        .configuration, "what the release would run isn't known: the playbook has no env or no pull step", step: "seal",
+        remedy: "add - env and - pull behind - release")
     }
     let mounts = effective.mounts.map { "\($0.sha256)\t\($0.path)\n" }.joined()
     return StepPayload(
@@ -33,6 +35,7 @@ public struct SealStep: StepKind {
       created: timestamp(milliseconds: context.now), playbook: context.playbookText)
     release.images = effective.images
     release.services = effective.config.serviceNames
+    release.variables = context.variables
     for step in playbook.steps {
       if case .migrate(let settings) = step.settings { release.schemaPolicy = settings.rollback.rawValue }
     }

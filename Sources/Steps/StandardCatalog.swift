@@ -23,11 +23,20 @@ extension StepCatalog {
         return SchemaProbeStep(settings: settings)
       },
       inspect: { context in
+        var findings: (problems: [String], warnings: [String]) = ([], [])
         for case .preflight(let settings) in playbook.steps.map(\.settings) {
-          return PreflightStep(settings: settings).preflightProblems(context)
+          findings = PreflightStep(settings: settings).preflightProblems(context)
+          break
         }
-        return ([], [])
+        guard context.config != nil else { return findings }
+        let unmanaged = unmanagedServices(playbook.steps, context)
+        findings.problems += [foreignProject(context)].compactMap(\.self)
+        findings.problems += absentServices(playbook.steps, context) + unmanaged.problems
+        findings.problems += stoppedDatabases(playbook.steps, context)
+        findings.warnings += unmanaged.warnings
+        return findings
       },
+      unknownServices: { absentServices($0, $1) },
       misread: { verifyEnv($0, $1) })
   }
 }

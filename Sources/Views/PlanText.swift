@@ -8,7 +8,8 @@ public func text(of plan: Plan, style: Style = Style(colour: false)) -> String {
   out += plan.from.map { "\(printable($0)) → \(printable(plan.to))\n" } ?? "\(printable(plan.to)) (first deployment)\n"
   for step in plan.steps {
     if step.skipped {
-      out += "\n  \(style.bold(step.step)) \(style.yellow("skipped"))\n"
+      let reason = step.reason.map { ": \(printable($0))" } ?? ""
+      out += "\n  \(style.bold(step.step)) \(style.yellow("skipped"))\(reason)\n"
       continue
     }
     guard !step.changes.isEmpty else { continue }

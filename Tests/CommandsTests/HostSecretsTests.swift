@@ -1,5 +1,6 @@
 import ArgumentParser
 import Diagnostics
+import Engine
 import Foundation
 import Inventory
 import Testing
@@ -7,7 +8,7 @@ import Testing
 @testable import Commands
 
 @Suite struct HostSecretsTests {
-  private func project(_ body: (String) throws -> Void) throws {
+  private func project(playbook: String? = nil, _ body: (String) throws -> Void) throws {
     let root = FileManager.default.temporaryDirectory.appending(path: "orchestrate-\(UUID().uuidString)")
     try FileManager.default.createDirectory(at: root.appending(path: "inventories"), withIntermediateDirectories: true)
     defer { try? FileManager.default.removeItem(at: root) }
@@ -25,12 +26,50 @@ import Testing
       services: { app: [bot] }
       """)
     try write("compose.yml", "services: { bot: { image: bot } }\n")
+    if let playbook {
+      try FileManager.default.createDirectory(at: root.appending(path: "playbooks"), withIntermediateDirectories: true)
+      try write("playbooks/deploy.yml", playbook)
+    }
     try write("env.template", "LOG_LEVEL=INFO\n# @secret\nDSN=${DSN:?x}\nAPI_TOKEN=${API_TOKEN:?x}\n")
     try body(root.path)
   }
 
-  @Test func whatMarkRuleOrGeneratorCallSecret() throws {
-    try project { root in
+  private static let named = """
+    steps:
+      - release
+      - env
+      - pull
+      - recreate: { services: [bot], drain: { timeout: "${drain}" } }
+      - health: { url: "https://${domain}/", expect: { json: { version: "${version}" } } }
+      - commit
+    """
+
+  /// A playbook that uses the version and a `--set` name is gone back to with the values of then.
+  @Test func aReleaseBringsItsValuesAlong() throws {
+    try project(playbook: Self.named) { root in
+      var options = try GlobalOptions.parse([])
+      options.project = root
+      let session = ProjectSession(options, context: .process)
+      let inventory = try session.loader.inventory(environment: "prod").inventory
+      let loaded = try session.load(
+        environment: "prod", playbook: "deploy", version: "v1", set: ["drain": "9s", "domain": "bot.example.com"])
+      var release = Release(number: 3, version: "v1", previous: 2, created: "", playbook: loaded.playbookText)
+      release.variables = loaded.variables
+      release = try Release(json: String(decoding: try release.json(), as: UTF8.self), host: "bot-1")
+      let playbook = try session.playbook(of: release, inventory: inventory, only: [.recreate, .health])
+      #expect(playbook.steps.map(\.settings) == loaded.playbook.steps.map(\.settings))
+      // As an older version of the tool left it: no values were recorded.
+      release.variables = nil
+      let error = #expect(throws: OrchestrateError.self) {
+        try session.playbook(of: release, inventory: inventory, only: [.recreate])
+      }
+      #expect(error?.code == .configuration && error?.cause?.contains("nobody defines `${drain}`") == true)
+      #expect(try session.playbook(of: release, inventory: inventory, only: [.backup]).steps.count == 6)
+    }
+  }
+
+  @Test(arguments: [nil, named, "steps: {"]) func whatMarkRuleOrGeneratorCallSecret(playbook: String?) throws {
+    try project(playbook: playbook) { root in
       var context = CommandContext.process
       context.environment = [
         "API_TOKEN": "from-here", "LOG_LEVEL": "shown", "ORCHESTRATE_SSH_KEY": "the-key", "HOME_KEY": "no",

@@ -15,7 +15,7 @@ enum Fixtures {
         case "release": .release(ReleaseSettings())
         case "env": .env(EnvSettings())
         case "pull": .pull(PullSettings())
-        case "backup": .backup(BackupSettings())
+        case "backup", "db-dump": .backup(BackupSettings())
         case "recreate": .recreate(RecreateSettings())
         case "migrate": .migrate(MigrateSettings())
         case "migrate-down":
@@ -55,7 +55,9 @@ enum Fixtures {
         script: kind?.rawValue ?? "seal", side: side, timeout: .seconds(60),
         changes: kind == .recreate || kind == .migrate,
         hasUndo: kind == .recreate,
-        parameters: kind == .migrate ? [("ACCEPT_DATA_LOSS", context.options.acceptDataLoss ? "1" : "0")] : [])
+        parameters: kind == .migrate
+          ? [("ACCEPT_DATA_LOSS", context.options.acceptDataLoss ? "1" : "0")]
+          : kind == .release ? [("NOW", "\(context.now)")] : [])
     }
   }
 
@@ -109,11 +111,13 @@ enum Fixtures {
   private func deploy(
     _ host: ScriptedHost, request: DeploymentRequest? = nil, catalog: StepCatalog = Fixtures.catalog(),
     answer: String? = nil,
-    clientStep: ClientStepResult = ClientStepResult(succeeded: true, message: "200"), events: Events = Events()
+    clientStep: ClientStepResult = ClientStepResult(succeeded: true, message: "200"), events: Events = Events(),
+    change: (inout ScriptedClient) -> Void = { _ in }
   ) async throws -> DeploymentSummary {
     await host.set { $0.files["config.json"] = #"{"services":{"bot":{"image":"bot:v1.1.0"}}}"# }
-    let client = ScriptedClient(
+    var client = ScriptedClient(
       host: host, bundle: HostBundle(sha256: Fixtures.digest), answer: answer, clientStep: clientStep)
+    change(&client)
     let run = DeploymentRun(
       request: try request ?? Fixtures.request(), host: "bot-1", catalog: catalog, client: client,
       sha256: Fixtures.digest,
@@ -314,6 +318,85 @@ enum Fixtures {
     #expect(!events.names { if case .stepStarted(_, let step) = $0 { step } else { nil } }.contains("backup"))
   }
 
+  /// It creates the services that keep data.
+  @Test(arguments: [nil, "v1.0.0"]) func theBackupOfAFirstDeploymentIsNotSkipped(running: String?) async throws {
+    let host = ScriptedHost(), events = Events()
+    if let running {
+      let release = try Fixtures.release(6, running, previous: 5)
+      await host.set { $0.files["/opt/market-bot/current/release.json"] = release }
+    }
+    var request = try Fixtures.request()
+    request.inventory.services.database = "postgres"
+    request.options.skip = ["backup"]
+    #expect(try await deploy(host, request: request, events: events).exitStatus == 0)
+    let started = events.names { if case .stepStarted(_, let step) = $0 { step } else { nil } }
+    #expect(started.contains("backup") == (running == nil))
+  }
+
+  @Test func stepsOfAnotherRoleStayOutAndThePlanSaysSo() async throws {
+    let host = ScriptedHost(), events = Events()
+    var request = try Fixtures.request()
+    request.inventory.hosts[0].roles = ["app"]
+    let backup = try #require(request.playbook.steps.firstIndex { $0.kind == .backup })
+    request.playbook.steps[backup].role = "db"
+    request.playbook.steps[backup + 1].role = "app"
+    #expect(try await deploy(host, request: request, events: events).exitStatus == 0)
+    let started = events.names { if case .stepStarted(_, let step) = $0 { step } else { nil } }
+    #expect(started == ["preflight", "release", "env", "pull", "seal", "recreate", "health", "prune"])
+    let plans = events.all.withLock { $0.compactMap { if case .planned(let plan) = $0 { plan } else { nil } } }
+    let left = try #require(plans.first).steps.filter(\.skipped)
+    #expect(left.map(\.step) == ["backup"] && left[0].reason == "bot-1 doesn't have the role db")
+  }
+
+  @Test func aPlaybookOnTheRunningReleaseNamesItsServices() async throws {
+    let host = ScriptedHost()
+    let release = try Fixtures.release(6, "v1.1.0", previous: 5)
+    await host.set { $0.files["/opt/market-bot/current/release.json"] = release }
+    var catalog = Fixtures.catalog()
+    catalog.unknownServices = { steps, _ in steps.map { "no service for \($0.name)" } }
+    let summary = try await deploy(
+      host, request: try Fixtures.request(.run(playbook: "warm"), steps: "backup"), catalog: catalog)
+    #expect(summary.exitStatus == 1 && summary.problem?.summary == "no service for backup")
+    #expect(await host.parameters.isEmpty)
+  }
+
+  @Test func aRollbackThatCannotReadAPlaybookTakesNoLock() async throws {
+    let host = try await hostAfterAMigration()
+    let request = try Fixtures.request(.rollback(to: nil), steps: "preflight release recreate health commit")
+    let fault = OrchestrateError(.configuration, "nobody defines ${tag}")
+    let summary = try await deploy(host, request: request) { $0.playbookFault = fault }
+    #expect(summary.exitStatus == 78 && summary.number == nil && summary.problem?.summary == fault.summary)
+    #expect(await host.messages.allSatisfy { !$0.hasPrefix("open") })
+  }
+
+  @Test(arguments: [("db-dump", 0), ("backup", 64), ("commit", 64)] as [(String, Int32)])
+  func aRollbackSkipsByTheNamesOfTheReleases(name: String, status: Int32) async throws {
+    let host = ScriptedHost(), events = Events()
+    let current = try Fixtures.release(
+      6, "v1.4.0", previous: 3, playbook: "preflight release db-dump migrate-down recreate health commit")
+    let target = try Fixtures.release(3, "v1.1.0", previous: 1)
+    await host.set {
+      $0.files["/opt/market-bot/current/release.json"] = current
+      $0.files["/opt/market-bot/releases/3/release.json"] = target
+    }
+    var request = try Fixtures.request(
+      .rollback(to: nil), steps: "preflight release backup migrate recreate health commit")
+    request.options.skip = [name]
+    let summary = try await deploy(host, request: request, events: events)
+    #expect(summary.exitStatus == status && (summary.number != nil) == (status == 0))
+    let started = events.names { if case .stepStarted(_, let step) = $0 { step } else { nil } }
+    #expect(started == (status == 0 ? ["preflight", "release", "migrate-down", "recreate", "health"] : []))
+  }
+
+  /// By it the next rollback knows how long ago this one was.
+  @Test func aRollbackKnowsWhatTimeItIs() async throws {
+    let host = try await hostAfterAMigration()
+    let request = try Fixtures.request(.rollback(to: nil), steps: "preflight release recreate health commit")
+    let summary = try await deploy(host, request: request) { $0.time = 1_795_254_600_000 }
+    #expect(summary.exitStatus == 0)
+    #expect(await host.parameters["release"]?.contains("NOW='1795254600000'") == true)
+  }
+
   @Test func rollbackGoesToPreviousNeverToTheNextLowerNumber() async throws {
     let host = ScriptedHost()
     let current = try Fixtures.release(6, "v1.4.0", previous: 3),
@@ -331,6 +414,23 @@ enum Fixtures {
     #expect(summary.from == "v1.4.0")
     let started = events.names { if case .stepStarted(_, let step) = $0 { step } else { nil } }
     #expect(started == ["preflight", "release", "recreate", "health"])
+  }
+
+  /// v1.4.0 was deployed again because its containers were gone: what a rollback means is the version before.
+  @Test(arguments: [("v1.4.0", "v1.1.0"), ("v1.4.0-other", "v1.4.0")])
+  func aRollbackPassesOverTheSameReleaseDeployedAgain(image: String, expected: String) async throws {
+    let host = ScriptedHost()
+    let current = try Fixtures.release(7, "v1.4.0", previous: 6), again = try Fixtures.release(6, "v1.4.0", previous: 3)
+    let target = try Fixtures.release(3, "v1.1.0", previous: 1)
+    await host.set {
+      $0.files["/opt/market-bot/current/release.json"] = current
+      $0.files["/opt/market-bot/current/effective.json"] = #"{"services":{"bot":{"image":"bot:v1.4.0"}}}"#
+      $0.files["/opt/market-bot/releases/6/release.json"] = again
+      $0.files["/opt/market-bot/releases/6/effective.json"] = #"{"services":{"bot":{"image":"bot:\#(image)"}}}"#
+      $0.files["/opt/market-bot/releases/3/release.json"] = target
+    }
+    let request = try Fixtures.request(.rollback(to: nil), steps: "preflight release recreate health commit")
+    #expect(try await deploy(host, request: request).to == expected)
   }
 
   /// The files of the release before come with the look; those of another, after a deployment in between, don't count.

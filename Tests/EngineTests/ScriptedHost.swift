@@ -282,6 +282,10 @@ struct ScriptedClient: DeploymentClient {
   var answer: String?
   var clientStep = ClientStepResult(succeeded: true, message: "status 200")
   var env: ResolvedEnv?
+  /// Milliseconds since 1970.
+  var time: Int64 = 0
+  /// Why the playbooks of releases can't be read.
+  var playbookFault: OrchestrateError?
   /// Happens when a question is asked, before the answer.
   var whenAsked: @Sendable () async -> Void = {}
   var whenPerforming: @Sendable () async -> Void = {}
@@ -297,8 +301,11 @@ struct ScriptedClient: DeploymentClient {
     (envFiles + [generated].compactMap { $0 }).map { Secret($0) }
   }
   func registryPassword() throws -> Secret? { nil }
-  func now() -> Int64 { 0 }
-  func playbook(text: String, name: String) throws -> Playbook { Playbook(name: name, steps: try Fixtures.steps(text)) }
+  func now() -> Int64 { time }
+  func playbook(of release: Release, only kinds: Set<StepKindName>) throws -> Playbook {
+    if let playbookFault { throw playbookFault }
+    return Playbook(name: release.version, steps: try Fixtures.steps(release.playbook))
+  }
   func ask(_ question: DeploymentQuestion) async -> String? {
     await whenAsked()
     return answer

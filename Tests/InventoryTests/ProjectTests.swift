@@ -182,6 +182,73 @@ private func faults(_ body: () throws -> Void) -> [String] {
     #expect(faults { _ = try script("x", set: [name: "v"]) }.first?.contains(message) == true)
   }
 
+  private static let named = """
+    watch: ${watch}
+    steps:
+      - release
+      - backup: { database: market }
+      - run: { script: "scripts/${tag}.sh", timeout: "${t}" }
+      - health: { url: "https://${domain}/${version}/${API_TOKEN}/${dsn}" }
+      - commit
+      - prune: { releases: "${n}" }
+    """
+
+  /// What a release has to remember so that its playbook can be read again, but no secret.
+  @Test func whatThePlaybookUsedIsKnown() throws {
+    var sample = Sample()
+    sample.files["/p/playbooks/deploy.yml"] = Self.named
+    sample.files["/p/env.template"] = "# @secret\ndsn=${dsn:-x}\n"
+    sample.files["/p/scripts/v.sh"] = ""
+    let set = ["watch": "2m", "tag": "v", "t": "5s", "n": "3", "API_TOKEN": "s", "dsn": "s", "unused": "x"]
+    let loaded = try sample.load(set: set)
+    #expect(loaded.variables == ["watch": "2m", "tag": "v", "t": "5s", "n": "3", "domain": "bot.example.com"])
+  }
+
+  /// A command without a version, and without the `--set` of the deploy.
+  @Test func stepsThatACommandDoesNotUseNeedNoValues() throws {
+    var sample = Sample()
+    sample.files["/p/playbooks/deploy.yml"] = Self.named
+    let loaded = try sample.loader.load(
+      environment: "prod", playbook: "deploy", builtin: [:], version: nil, only: [.backup])
+    #expect(loaded.playbook.steps.map(\.name) == ["release", "backup", "run", "health", "commit", "prune"])
+    guard case .backup(let backup) = loaded.playbook.steps[1].settings else {
+      Issue.record("\(loaded.playbook.steps)")
+      return
+    }
+    #expect(backup.database == "market")
+    let faults = faults {
+      _ = try sample.loader.load(environment: "prod", playbook: "deploy", builtin: [:], version: nil, only: [.health])
+    }
+    #expect(faults.contains { $0.contains("playbooks/deploy.yml:6:") && $0.contains("this command has no version") })
+  }
+
+  @Test func aReleasesPlaybookIsReadWithItsOwnValues() throws {
+    let sample = Sample()
+    let inventory = try sample.loader.inventory(environment: "prod").inventory
+    func url(_ variables: [String: String]) throws -> StepSettings {
+      try sample.loader.playbook(
+        text: Self.named, name: "release 3", version: "v1.0.0", variables: variables, inventory: inventory,
+        only: [.health]
+      ).steps[3].settings
+    }
+    var expected = HealthSettings()
+    expected.probe = .url("https://old.example.com/v1.0.0/t/d")
+    #expect(try url(["domain": "old.example.com", "API_TOKEN": "t", "dsn": "d"]) == .health(expected))
+    // What wasn't recorded is today's.
+    expected.probe = .url("https://bot.example.com/v1.0.0/t/d")
+    #expect(try url(["API_TOKEN": "t", "dsn": "d"]) == .health(expected))
+    let faults = faults { _ = try url([:]) }
+    #expect(faults.count == 2 && faults.allSatisfy { $0.contains("nobody defines") }, "\(faults)")
+  }
+
+  @Test func theTemplateIsReadAlone() throws {
+    var sample = Sample()
+    sample.files["/p/playbooks/deploy.yml"] = "steps: {"
+    sample.files["/p/env.template"] = "# @secret\nDSN=${DSN:?x}\nBROKEN LINE\n"
+    let inventory = try sample.loader.inventory(environment: "prod").inventory
+    #expect(sample.loader.template(of: inventory)?.entries.first?.isMarkedSecret == true)
+  }
+
   @Test func setOfANameThatNobodyUsesIsWarnedAbout() throws {
     let warnings = try Sample().load(set: ["wrokers": "4"]).warnings
     #expect(

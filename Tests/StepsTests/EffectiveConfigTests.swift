@@ -216,6 +216,7 @@ private func following(_ before: StepContext, _ effective: EffectiveConfig, numb
     back.projectFiles = [:]
     var target = Release(number: 7, version: "v1", previous: 4, created: "", playbook: "p")
     target.images = one.images
+    target.variables = ["domain": "old.example.com"]
     for mount in one.mounts { target.files[mount.path] = mount.sha256 }
     back.target = target
     back.targetConfig = one.config
@@ -230,6 +231,7 @@ private func following(_ before: StepContext, _ effective: EffectiveConfig, numb
     #expect(payload.files.map(\.path) == ["effective.json", "images.yml", "release.json"])
     let release = try Release(json: String(decoding: payload.files[2].bytes, as: UTF8.self), host: "h")
     #expect(release.number == 9 && release.copyOf == 7 && release.previous == 4 && release.version == "v1")
+    #expect(release.variables == ["domain": "old.example.com"])
   }
 }
 

@@ -62,6 +62,14 @@ import Testing
     #expect(problems == [] && warnings.count == 1)
   }
 
+  @Test func aClockDoesNotHoldUpARollback() throws {
+    var context = shopContext(facts: Self.healthy)
+    context.now = 1_790_000_400_000
+    context.target = Release(number: 5, version: "v1", previous: 4, created: "", playbook: "")
+    let (problems, warnings) = PreflightStep().preflightProblems(context)
+    #expect(problems == [] && warnings.count == 1)
+  }
+
   @Test func aUserWithoutSudoIsToldWhatIsMissing() throws {
     let (problems, warnings) = try Self.findings(["sudo": "0", "user": "limited"])
     #expect(problems == [] && warnings.count == 1 && warnings[0].contains("limited has no sudo"))
@@ -103,8 +111,9 @@ import Testing
   }
 
   @Test func servicesThatTheInventoryNamesMustExist() throws {
-    let found = try Self.findings(config: #"{"services":{"web":{"image":"w:1"}}}"#)
+    let found = try Self.findings(config: #"{"services":{"bots":{"image":"w:1"}}}"#)
     #expect(found.problems.count == 2 && found.problems[0].contains("bot") && found.problems[1].contains("postgres"))
+    #expect(found.problems[0].contains("did you mean bots?"))
   }
 }
 
@@ -195,6 +204,14 @@ import Testing
     context.config = ComposeConfig(try json(#"{"services":{"bot":{"image":"r/bot:v2"},"postgres":{"image":"p:17"}}}"#))
     context.inventory.registry = RegistrySettings(server: "r", username: "u", password: "R_PASSWORD")
     #expect(throws: OrchestrateError.self) { try PullStep().payload(context) }
+    var unknown = context
+    unknown.config = nil
+    let error = #expect(throws: OrchestrateError.self) { try PullStep().payload(unknown) }
+    #expect(error?.code == .configuration)
+    let sealing = #expect(throws: OrchestrateError.self) {
+      try SealStep(playbook: Playbook(name: "deploy", steps: [])).payload(unknown)
+    }
+    #expect(sealing?.code == .configuration)
     context.registryPassword = Secret("pw")
     let payload = try PullStep().payload(context)
     #expect(payload.files[0].bytes == Array("bot\tr/bot:v2\npostgres\tp:17\n".utf8))
@@ -211,6 +228,7 @@ import Testing
       ResolvedValue(name: "A", value: "1", isSecret: false, origin: .fallback),
       ResolvedValue(name: "B", value: "2", isSecret: true, origin: .fixed),
     ]
+    context.variables = ["domain": "bot.example.com"]
     var migrate = MigrateSettings()
     migrate.rollback = .down
     let playbook = Playbook(name: "deploy", steps: [StepSpec(name: "migrate", settings: .migrate(migrate))])
@@ -221,6 +239,7 @@ import Testing
     #expect(
       release.number == 12 && release.previous == 0 && release.schemaPolicy == "down"
         && release.created == "2026-11-21T09:50:00Z")
+    #expect(release.variables == ["domain": "bot.example.com"])
     #expect(release.env["A"] == testHash(Array("1".utf8)) && release.envDefaults == ["A"])
     #expect(
       files["images.yml"]

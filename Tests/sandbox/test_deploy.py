@@ -199,3 +199,47 @@ def test_commands_of_every_day(project):
     project.run("prune", "prod").expect(0)
     assert "bot" in project.run("inventory", "prod").expect(0).out
     project.run("attach", "prod").expect(0)
+
+
+@pytest.mark.parametrize("end", ["docker stop", "docker rm -f"])
+def test_the_running_version_again_starts_what_stands_still(project, end):
+    project.host(f"{end} {project.container('bot')}")
+    assert "bot: not running" in project.run("plan", "prod", "v1.0.0").expect(2).out
+    project.deploy("v1.0.0").expect(0)
+    project.assert_answers("v1.0.0")
+    project.run("plan", "prod", "v1.0.0").expect(0)
+    project.assert_nothing_left()
+
+
+def test_a_playbook_with_the_version_and_set_is_gone_back_from_and_to(project):
+    playbook = project.folder / "playbooks/deploy.yml"
+    before = playbook.read_text()
+    gate = '  - health: { exec: [python3, -c, "import sys; sys.exit(sys.argv[1] != sys.argv[2])", "${version}", "${expected}"] }\n'
+    playbook.write_text(before.replace("  - commit: {}\n", gate + "  - commit: {}\n"))
+    try:
+        project.deploy("v1.1.0", "--set", "expected=v1.1.0").expect(0)
+        project.deploy("v1.4.0", "--set", "expected=v1.4.0").expect(0)
+        for command in ("backup", "health", "env", "status", "prune"):
+            project.run(command, "prod").expect(0)
+        project.run("rollback", "prod").expect(0)
+        assert project.current() == "v1.1.0"
+    finally:
+        playbook.write_text(before)
+
+
+def test_what_a_playbook_names_is_looked_for_before_anything_is_changed(project):
+    before = project.snapshot()
+    compose = project.folder / "compose.prod.yml"
+    text = compose.read_text()
+    for name in ("plan", "deploy"):
+        result = project.run(name, "prod", "v1.4.0", "--include", "rediss").expect(1)
+        assert "did you mean redis?" in result.text
+    compose.write_text(text.replace("\nservices:\n", "\nservices:\n  sidecar: { image: '${REGISTRY:?}/library/redis:8' }\n"))
+    try:
+        assert "service sidecar" in project.deploy("v1.4.0").expect(1).err
+    finally:
+        compose.write_text(text)
+    for step in ("env", "pull", "nosuch"):
+        assert f"--skip {step}" in project.deploy("v1.4.0", "--skip", step).expect(64).err
+    assert project.snapshot() == before
+    project.assert_nothing_left()

@@ -152,7 +152,8 @@ def test_rollback_to_images_that_are_gone_says_so_before_anything_stops(running)
     tag = next(tag for tag in old if "bot" in tag.rsplit("/", 1)[-1])
     assert tag in images
     running.host(f"docker rmi {tag}")
-    result = running.run("rollback").expect(1)
+    assert "was rolled back to" in running.run("rollback").expect(64).err  # minutes ago, by a test above
+    result = running.run("rollback", "prod", "--yes").expect(1)
     assert tag in result.err and "nothing was changed" in result.err
     assert {service: running.identity(service) for service in before} == before
     assert running.current() == "v1.6.0-slowstart"
