@@ -8,7 +8,7 @@ import Testing
 @testable import Commands
 
 @Suite struct HostSecretsTests {
-  private func project(playbook: String? = nil, _ body: (String) throws -> Void) throws {
+  private func project(playbook: String? = nil, _ body: (String) async throws -> Void) async throws {
     let root = FileManager.default.temporaryDirectory.appending(path: "orchestrate-\(UUID().uuidString)")
     try FileManager.default.createDirectory(at: root.appending(path: "inventories"), withIntermediateDirectories: true)
     defer { try? FileManager.default.removeItem(at: root) }
@@ -31,7 +31,7 @@ import Testing
       try write("playbooks/deploy.yml", playbook)
     }
     try write("env.template", "LOG_LEVEL=INFO\n# @secret\nDSN=${DSN:?x}\nAPI_TOKEN=${API_TOKEN:?x}\n")
-    try body(root.path)
+    try await body(root.path)
   }
 
   private static let named = """
@@ -45,8 +45,8 @@ import Testing
     """
 
   /// A playbook that uses the version and a `--set` name is gone back to with the values of then.
-  @Test func aReleaseBringsItsValuesAlong() throws {
-    try project(playbook: Self.named) { root in
+  @Test func aReleaseBringsItsValuesAlong() async throws {
+    try await project(playbook: Self.named) { root in
       var options = try GlobalOptions.parse([])
       options.project = root
       let session = ProjectSession(options, context: .process)
@@ -68,8 +68,8 @@ import Testing
     }
   }
 
-  @Test(arguments: [nil, named, "steps: {"]) func whatMarkRuleOrGeneratorCallSecret(playbook: String?) throws {
-    try project(playbook: playbook) { root in
+  @Test(arguments: [nil, named, "steps: {"]) func whatMarkRuleOrGeneratorCallSecret(playbook: String?) async throws {
+    try await project(playbook: playbook) { root in
       var context = CommandContext.process
       context.environment = [
         "API_TOKEN": "from-here", "LOG_LEVEL": "shown", "ORCHESTRATE_SSH_KEY": "the-key", "HOME_KEY": "no",
@@ -82,6 +82,15 @@ import Testing
         files: ["LOG_LEVEL=DEBUG\nDSN='marked value'\nAPI_TOKEN=by-rule\nEMPTY_TOKEN=\n", "API_TOKEN=older\n"],
         generated: "DB_PASS=made\n")
       #expect(Set(found.map { $0.reveal() }) == ["marked value", "by-rule", "older", "made", "from-here", "the-key"])
+    }
+  }
+
+  /// Before anybody is asked over the network.
+  @Test(arguments: ["nosuch", "env", "commit"]) func planChecksWhatItSkips(name: String) async throws {
+    try await project { root in
+      let command = try PlanCommand.parse(["prod", "v1", "--skip", name, "--project", root])
+      let error = await #expect(throws: OrchestrateError.self) { try await command.run() }
+      #expect(error?.code == .usage && error?.summary.contains("--skip \(name)") == true)
     }
   }
 }
