@@ -132,6 +132,7 @@ extension DeploymentRun {
     let target = try await findTarget(version, current: current)
     let old = try client.playbook(of: target, only: [.recreate, .health])
     let now = try client.playbook(of: current, only: [.backup, .migrate])
+    preparation.context.steps = now.steps
     stepsBack = Self.rollbackSteps(request.playbook.steps, target: old.steps, current: now.steps)
     try StepSelection(request.inventory, host: host, skip: request.options.skip)
       .check(stepsBack, unneeded: now.steps.filter { $0.kind == .backup }.map(\.name))

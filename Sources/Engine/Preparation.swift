@@ -18,6 +18,7 @@ struct Preparation: Sendable {
       playbookText: request.playbookText, sha256: sha256)
     context.variables = request.variables
     context.projectFiles = request.projectFiles
+    context.steps = request.playbook.steps
   }
 
   var paths: HostPaths { HostPaths(project: request.inventory.project) }

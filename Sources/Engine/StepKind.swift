@@ -96,6 +96,8 @@ public struct StepContext: Sendable {
   /// Facts that steps of this deployment have reported so far: step name → key → value.
   public var reported: [String: [String: JSONValue]]
   public var options: DeployOptions
+  /// The playbook's steps, for what one must know of another's settings; in a rollback those of the release that is left.
+  public var steps: [StepSpec] = []
   /// Text of the playbook that is being run, and what its `${name}` stand for, for release.json.
   public var playbookText: String
   public var variables: [String: String] = [:]

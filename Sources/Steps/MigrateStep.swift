@@ -48,11 +48,10 @@ public struct MigrateStep: StepKind {
         ("SERVICE", service), ("UP", quotedWords(settings.up)), ("REVISION", quotedWords(settings.revision)),
         ("DOWN", downWords(settings.down ?? [])), ("TOOL", tool.rawValue), ("POLICY", settings.rollback.rawValue),
         ("TIMEOUT", wholeSeconds(settings.timeout)), ("LOCK_TIMEOUT", milliseconds(settings.lockTimeout)),
-        ("DB_SERVICE", context.inventory.services.database ?? ""), ("DB_NAME", ""), ("DB_USER", ""),
         ("VERSION", context.version), ("FROM", context.current?.version ?? ""),
         ("TARGET", context.target.map { String($0.number) } ?? ""),
         ("ACCEPT_DATA_LOSS", context.options.acceptDataLoss ? "1" : "0"), ("HEAD", head),
-      ])
+      ] + databaseParameters(context))
   }
 
   /// A tool whose ways are known: where its revision stands, how it speaks.
@@ -75,6 +74,16 @@ public struct MigrateStep: StepKind {
         .joined(separator: #""$revision""#)
     }.joined(separator: " ")
   }
+}
+
+/// The database whose schema it is: the one that is backed up, or a restore point would be of another than the one that is brought back.
+private func databaseParameters(_ context: StepContext) -> [(name: String, value: String)] {
+  var backup = BackupSettings()
+  for case .backup(let settings) in context.steps.map(\.settings) { backup = settings }
+  return [
+    ("DB_SERVICE", backup.service ?? context.inventory.services.database ?? ""), ("DB_NAME", backup.database ?? ""),
+    ("DB_USER", backup.user ?? ""),
+  ]
 }
 
 /// Internal: finds out, before the plan of a rollback, whether the schema is where the older release wants it. Facts: `schema_here`, `schema_there`,
@@ -119,7 +128,6 @@ public struct MigrateProbeStep: StepKind {
       parameters: [
         ("TOOL", "alembic"), ("SERVICE", service), ("REFERENCE", context.config?.image(of: service) ?? ""),
         ("DIRECTORY", context.config?.service(service)?["working_dir"]?.stringValue ?? ""),
-        ("DB_SERVICE", context.inventory.services.database ?? ""), ("DB_NAME", ""), ("DB_USER", ""),
-      ])
+      ] + databaseParameters(context))
   }
 }

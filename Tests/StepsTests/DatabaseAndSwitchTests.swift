@@ -42,6 +42,29 @@ private func parameters(_ payload: StepPayload) -> [String: String] {
     #expect(payload.hasUndo && !payload.changes)
   }
 
+  /// What is migrated and brought back is what is backed up.
+  @Test func migrationsWorkOnTheDatabaseOfTheBackup() {
+    var migrate = MigrateSettings()
+    migrate.up = ["alembic", "upgrade", "head"]
+    migrate.rollback = .restore
+    var backup = BackupSettings()
+    var context = context()
+    let payloads = {
+      [
+        MigrateStep(settings: migrate).payload(context), MigrateProbeStep(settings: migrate)!.payload(context),
+        SchemaProbeStep(settings: migrate)!.payload(context),
+      ].map(parameters)
+    }
+    for found in payloads() {
+      #expect(found["DB_SERVICE"] == "postgres" && found["DB_NAME"] == "" && found["DB_USER"] == "")
+    }
+    (backup.service, backup.database, backup.user) = ("db", "market", "owner")
+    context.steps = [StepSpec(name: "db-dump", settings: .backup(backup))]
+    for found in payloads() {
+      #expect(found["DB_SERVICE"] == "db" && found["DB_NAME"] == "market" && found["DB_USER"] == "owner")
+    }
+  }
+
   @Test func firstDeploymentCreatesWhatKeepsData() {
     let first = context(current: nil)
     #expect(BackupStep().plan(first).map(\.subject) == ["service postgres", "service redis"])

@@ -159,3 +159,17 @@ esac
     assert "can't be read: pg_dump: error: LOCK TABLE public.prices" in output
     assert gone(local.read(f"{local.base}/dumping").strip())
     assert local.read(f"{local.base}/sql").startswith("set lock_timeout = ")
+
+
+@pytest.mark.parametrize("version, compression", [("18beta1", "zstd:1"), ("17.2 (Debian 17.2-1)", "zstd:1"), ("15.9", "1")])
+def test_the_dump_is_compressed_as_its_tool_can(local, project, version, compression):
+    docker(local, """case "$*" in
+ps*) echo 'abc postgres running' ;;
+exec*'pg_dump -Fc'*) echo dump ;;
+exec*psql*) cat >/dev/null; printf 'market\\nmarket\\npg_dump (PostgreSQL) VERSION\\nS 1\\nB 100\\nT {"table":"a","rows":1,"exact":true}\\n' ;;
+exec*pg_restore*) cat >/dev/null ;;
+esac
+""".replace("VERSION", version))
+    code, output = project.deployment(2).step("backup", dict(SERVICE="postgres", CREATE="'postgres'")).run("apply", check=False)
+    assert code == 0, output
+    assert f'"compression":"{compression}"' in local.sh(f"cat {quote(project.opt)}/backups/*.json")

@@ -132,6 +132,9 @@ down_drops() {
   printf '%s\n' "$down_sql" | grep -i -v 'alembic_version' | grep -E -i -q '\b(drop|truncate|delete)\b'
 }
 
+# beside_database: one to be connected to while DB_NAME changes its name.
+beside_database() { if [ "$DB_NAME" = postgres ]; then echo template1; else echo postgres; fi; }
+
 # restore_point DUMP: the database becomes what the dump holds; the one that it replaces stays, under a name of its own. Right again after a
 # crash at any point: which databases there are tells how far it had come.
 restore_point() {
@@ -139,7 +142,10 @@ restore_point() {
   wanted=$(sed -n 's/.*"sha256":"\([0-9a-f]*\)".*/\1/p' "$receipt") || return 1
   restored=$(printf %.40s "$DB_NAME")_restore_$ORCH_N
   undone=$(printf %.40s "$DB_NAME")_undone_$ORCH_N
-  databases=$(echo 'select datname from pg_database;' | sql "$database" postgres) || return 1
+  grep -qF "\"database\":$(json_string "$DB_NAME")," "$receipt" ||
+    die "The restore point ${1##*/} is not one of the database $DB_NAME (see its receipt, ${receipt##*/}). Nothing was changed."
+  beside=$(beside_database)
+  databases=$(echo 'select datname from pg_database;' | sql "$database" "$beside") || return 1
   if has_word "$undone" "$databases"; then
     say "$DB_NAME is back already; what it had become is kept as $undone"
     return 0
@@ -147,7 +153,7 @@ restore_point() {
   say "restoring $DB_NAME from ${1##*/}"
   sum=$(sha256sum "$1") || return 1
   [ "${sum%% *}" = "$wanted" ] || die "The restore point ${1##*/} isn't what was written (SHA-256 ${sum%% *}, receipt $wanted). Nothing was changed."
-  superuser=$(sql "$database" postgres -v db="$DB_NAME" -v new="$restored" <<'SQL'
+  superuser=$(sql "$database" "$beside" -v db="$DB_NAME" -v new="$restored" <<'SQL'
 drop database if exists :"new";
 select pg_get_userbyid(datdba) as owner, pg_encoding_to_char(encoding) as encoding, datcollate as collation, datctype as ctype
 from pg_database where datname = :'db'
@@ -174,7 +180,7 @@ SQL
   pg_stdin "$database" pg_restore --exit-on-error $owners -U "$DB_USER" -d "$restored" <"$1" || return 1
   echo 'analyze;' | sql "$database" "$restored" || return 1
   # Nobody may be connected while the names change; it takes a few milliseconds.
-  if ! sql "$database" postgres -v db="$DB_NAME" -v new="$restored" -v old="$undone" <<'SQL'; then
+  if ! sql "$database" "$beside" -v db="$DB_NAME" -v new="$restored" -v old="$undone" <<'SQL'; then
 alter database :"db" with allow_connections false;
 select set_config('orchestrate.database', :'db', false);
 do $$ begin
@@ -191,7 +197,7 @@ alter database :"new" rename to :"db";
 commit;
 alter database :"old" with allow_connections true;
 SQL
-    echo 'alter database :"db" with allow_connections true;' | sql "$database" postgres -v db="$DB_NAME" || return 1
+    echo 'alter database :"db" with allow_connections true;' | sql "$database" "$beside" -v db="$DB_NAME" || return 1
     return 1
   fi
   say "$DB_NAME is restored; what it had become is kept as $undone"

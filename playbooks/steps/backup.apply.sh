@@ -138,7 +138,7 @@ dump_failed() {
   die "pg_dump failed: $(cat "$partial.errors")"
 }
 compression=zstd:1
-[ "${pg_tool%%.*}" -ge 16 ] || compression=1
+[ "${pg_tool%%[!0-9]*}" -ge 16 ] || compression=1
 if ! wait "$dumping"; then
   # A pg_dump that was built without zstd says so before its first byte.
   if [ "$compression" != zstd:1 ] || [ -s "$partial" ]; then dump_failed; fi

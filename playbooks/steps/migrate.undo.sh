@@ -37,9 +37,10 @@ if [ -n "$TARGET" ]; then
   restore)
     # What the rollback had replaced is still there, under its other name.
     undone=$(printf %.40s "$DB_NAME")_undone_$ORCH_N
-    databases=$(echo 'select datname from pg_database;' | sql "$database" postgres)
+    beside=$(beside_database)
+    databases=$(echo 'select datname from pg_database;' | sql "$database" "$beside")
     if has_word "$undone" "$databases"; then
-      sql "$database" postgres -v db="$DB_NAME" -v old="$undone" -v spare="$(printf %.40s "$DB_NAME")_restored_$ORCH_N" <<'SQL'
+      sql "$database" "$beside" -v db="$DB_NAME" -v old="$undone" -v spare="$(printf %.40s "$DB_NAME")_restored_$ORCH_N" <<'SQL'
 alter database :"db" with allow_connections false;
 select count(pg_terminate_backend(pid)) from pg_stat_activity where datname in (:'db', :'old') and pid <> pg_backend_pid();
 select pg_sleep(0.2);
