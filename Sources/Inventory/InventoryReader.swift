@@ -94,8 +94,13 @@ struct InventoryReader {
   private func projectName(_ key: String, _ top: MappingReader) -> String? {
     guard let name = top.string(key, "a name") else { return nil }
     guard !Names.isProject(name) else { return name }
+    guard !Names.reserved.contains(name) else {
+      top.error(key, "`\(name)` is a name of the tool's own on the host", help: "write \(name)-app")
+      return nil
+    }
     top.error(
-      key, "`\(name)` isn't a name that Compose accepts: a-z, 0-9 and -, beginning with a letter or digit, at most 63",
+      key,
+      "`\(name)` isn't a name that Compose and Docker accept: a-z, 0-9 and -, a letter or digit at both ends, at most 63",
       help: Names.projectName(from: name).map { "write \($0)" } ?? "like market-bot")
     return nil
   }

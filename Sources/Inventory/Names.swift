@@ -1,10 +1,13 @@
 /// The rules for names and paths, each in one place.
 enum Names {
-  /// What Compose accepts as a project name, and systemd and the file system too.
+  /// What Compose accepts as a project name, and systemd, the file system and the names of images too.
   static func isProject(_ name: String) -> Bool {
     matches(name, first: "abcdefghijklmnopqrstuvwxyz0123456789", rest: "abcdefghijklmnopqrstuvwxyz0123456789-")
-      && name.utf8.count <= 63
+      && name.utf8.count <= 63 && !name.hasSuffix("-") && !reserved.contains(name)
   }
+
+  /// What lies beside the projects in /var/lib/orchestrate.
+  static let reserved: Set<String> = ["bundle", "lock", "holder"]
 
   /// Steps name directories (`NN-<name>`), roles and environments name files and flags.
   static func isPlain(_ name: String) -> Bool {
@@ -52,7 +55,8 @@ enum Names {
   /// The nearest name that follows the rule for projects: `Market_Bot` → `market-bot`.
   static func projectName(from name: String) -> String? {
     let mapped = name.lowercased().map { ("a"..."z").contains($0) || ("0"..."9").contains($0) ? $0 : "-" as Character }
-    let trimmed = String(mapped.drop { $0 == "-" })
+    var trimmed = String(mapped.drop { $0 == "-" })
+    while trimmed.hasSuffix("-") { trimmed.removeLast() }
     return isProject(trimmed) ? trimmed : nil
   }
 }

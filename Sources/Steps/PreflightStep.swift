@@ -28,7 +28,10 @@ public struct PreflightStep: StepKind {
     checkDocker(context.facts, &findings)
     checkSpace(context, &findings)
     checkClock(context, &findings)
-    if let config = context.config { checkServices(config, inventory: context.inventory, &findings) }
+    if let config = context.config {
+      checkServices(config, inventory: context.inventory, &findings)
+      checkReplicas(config, context, &findings)
+    }
     if let effective = effectiveConfig(context) {
       findings.problems += effective.problems
       findings.warnings += effective.warnings
@@ -190,12 +193,49 @@ private func checkServices(_ config: ComposeConfig, inventory: Inventory, _ find
   }
   for name in config.serviceNames.sorted() {
     guard let service = config.service(name) else { continue }
+    if !isImageName(name) {
+      findings.problems.append(
+        "service \(name) gives its name to a local image, and Docker refuses that one: call it with a letter or digit at both ends and single . or _ between"
+      )
+    }
     checkImage(service["image"]?.stringValue, service: name, isApp: app.contains(name), &findings)
     for port in service["ports"]?.arrayValue ?? [] { checkPort(port, service: name, &findings) }
     if service["network_mode"]?.stringValue == "host" {
       findings.warnings.append("service \(name) uses the host's network: every port that it opens is the host's")
     }
   }
+}
+
+/// A gate watches one container: of several, the others might crash unseen.
+private func checkReplicas(_ config: ComposeConfig, _ context: StepContext, _ findings: inout Findings) {
+  var gated: Set<String> = []
+  for case .health(let settings) in context.steps.map(\.settings) {
+    if case .url = settings.probe { continue }
+    if let name = settings.service ?? context.inventory.services.app.first { gated.insert(name) }
+  }
+  for name in gated.sorted() {
+    let service = config.service(name)
+    let count = service?["deploy"]?["replicas"]?.intValue ?? service?["scale"]?.intValue ?? 1
+    if count > 1 {
+      findings.problems.append(
+        "service \(name) asks for \(count) containers, and its health gate watches only one: leave out `deploy.replicas` and `scale`, "
+          + "or write a service for each")
+    }
+  }
+}
+
+/// Whether Docker takes it, in small letters, as a part of an image's name (distribution/reference: path-component).
+func isImageName(_ name: String) -> Bool {
+  var separator = ""
+  for character in name.lowercased() + "-" {
+    if character.isLetter || character.isNumber {
+      guard ["", ".", "_", "__"].contains(separator) || separator.allSatisfy({ $0 == "-" }) else { return false }
+      separator = ""
+    } else {
+      separator.append(character)
+    }
+  }
+  return name.first.map { $0.isLetter || $0.isNumber } == true && separator == "-"
 }
 
 private func checkImage(_ image: String?, service: String, isApp: Bool, _ findings: inout Findings) {

@@ -110,6 +110,31 @@ import Testing
     #expect(found.problems.count == problems && found.warnings.count == warnings, "\(found)")
   }
 
+  @Test(arguments: [
+    ("bot", #"{"image":"b:1","deploy":{"replicas":2}}"#, 1), ("bot", #"{"image":"b:1","scale":3}"#, 1),
+    ("bot", #"{"image":"b:1","deploy":{"replicas":1}}"#, 0), ("worker", #"{"image":"b:1","deploy":{"replicas":2}}"#, 0),
+  ])
+  func aGatedServiceHasOneContainer(name: String, service: String, problems: Int) throws {
+    var context = shopContext(facts: Self.healthy)
+    context.steps = [StepSpec(name: "health", settings: .health(HealthSettings()))]
+    var services = ["bot": #"{"image":"b:1"}"#, "postgres": #"{"image":"p:1"}"#]
+    services[name] = service
+    let text = services.map { #""\#($0)":\#($1)"# }.joined(separator: ",")
+    context.config = ComposeConfig(try json(#"{"services":{\#(text)}}"#))
+    let found = PreflightStep().preflightProblems(context).problems
+    #expect(found.count == problems && found.allSatisfy { $0.contains("service bot asks for") }, "\(found)")
+  }
+
+  @Test(arguments: [
+    ("Web2", 0), ("a-b", 0), ("a--b", 0), ("a_b", 0), ("a__b.c", 0), ("a..b", 1), ("api_", 1), ("a___b", 1),
+    ("a-_b", 1),
+  ])
+  func aServiceNamesAnImage(name: String, problems: Int) throws {
+    let found = try Self.findings(
+      config: #"{"services":{"bot":{"image":"b:1"},"postgres":{"image":"p:1"},"\#(name)":{"image":"w:1"}}}"#)
+    #expect(found.problems.count == problems, "\(found)")
+  }
+
   @Test func servicesThatTheInventoryNamesMustExist() throws {
     let found = try Self.findings(config: #"{"services":{"bots":{"image":"w:1"}}}"#)
     #expect(found.problems.count == 2 && found.problems[0].contains("bot") && found.problems[1].contains("postgres"))

@@ -41,7 +41,7 @@ fi
 # One object per container of the project, stopped ones and one-off ones included.
 template='{"id":{{json .ID}},"name":{{json .Name}},"service":{{json (index .Config.Labels "com.docker.compose.service")}},'\
 '"oneoff":{{json (index .Config.Labels "com.docker.compose.oneoff")}},"replaces":{{json (index .Config.Labels "com.docker.compose.replace")}},'\
-'"deployment":{{json (index .Config.Labels "orchestrate.deployment")}},"image":{{json .Image}},"status":{{json .State.Status}},'\
+'"project":{{json (index .Config.Labels "orchestrate.project")}},"deployment":{{json (index .Config.Labels "orchestrate.deployment")}},"image":{{json .Image}},"status":{{json .State.Status}},'\
 '"health":{{if .State.Health}}{{json .State.Health.Status}}{{else}}"none"{{end}},"restarts":{{.RestartCount}},'\
 '"started_at":{{json .State.StartedAt}},"exit_code":{{.State.ExitCode}},"oom_killed":{{json .State.OOMKilled}}}'
 command -v docker >/dev/null || die "Docker isn't installed on this host."
@@ -70,6 +70,7 @@ LC_ALL=C awk -F '\t' -v number="$ORCH_N" '
       if (left) print "left", i
       else if (value[i, "oneoff"] != "True") {
         print "service", i
+        if (value[i, "project"] == "") print "foreign", i
         if (value[i, "status"] == "restarting" || value[i, "health"] == "unhealthy") bad++
         if (value[i, "status"] == "running" && value[i, "health"] != "unhealthy") good++
       }
@@ -82,6 +83,14 @@ array() {
   awk -v kind="$1" 'NR == FNR { if ($1 == kind) wanted[$2] = 1; next } FNR in wanted { text = text (n++ ? "," : "") $0 } END { print "[" text "]" }' \
     parts containers
 }
+# What an earlier first deployment of ours left bears our label.
+if [ -z "$ORCH_PREVIOUS" ] && grep -q '^foreign' parts; then
+  names=$(awk -F '\t' 'NR == FNR { split($0, w, " "); if (w[1] == "foreign") wanted[w[2]] = 1; next }
+    { split($1, path, "\037"); if (path[1] in wanted && path[2] == "name") printf "%s%s", (n++ ? ", " : ""), substr($3, 2) }' parts flat)
+  die "Containers of a Compose project $ORCH_PROJECT are here already, which no release of ours made: $names. A first deployment would replace them, \
+and couldn't bring them back. Remove them (docker compose -p $ORCH_PROJECT down, which keeps the volumes), or give this environment a \`project:\` of its own in its \
+inventory."
+fi
 leftovers=$(array left)
 fact leftovers "$leftovers"
 fact baseline "$(array service)"
