@@ -39,7 +39,8 @@ struct EnvCommand: AsyncParsableCommand {
     let client = LiveDeploymentClient(
       connector: command.connector, session: command.session, loaded: loaded, flags: try parseAssignments(assignments),
       version: current?.version ?? "")
-    let resolved = try client.resolveEnv(host: env, generated: generated, current: current)
+    let resolved = try client.resolveEnv(
+      host: env, generated: generated, current: current, hasVolumes: false)
     var document = EnvDocument(
       environment: command.inventory.environment, app: command.inventory.app, host: command.host.name)
     var before = current?.env ?? [:]

@@ -41,7 +41,7 @@ struct HealthCommand: AsyncParsableCommand {
       probe.message = result.message
       document.probes.append(probe)
     }
-    if answer.tag != "output", document.isGood {
+    if answer.tag != "output", document.probes.allSatisfy(\.healthy) {
       var probe = HealthDocument.Probe(probe: "host", healthy: false)
       probe.host = command.host.name
       probe.message = answer.text

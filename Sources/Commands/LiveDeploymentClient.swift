@@ -16,7 +16,7 @@ struct LiveDeploymentClient: DeploymentClient {
 
   func attach() async throws -> Attachment { try await connector.attach() }
 
-  func resolveEnv(host: String?, generated: String?, current: Release?) throws -> ResolvedEnv? {
+  func resolveEnv(host: String?, generated: String?, current: Release?, hasVolumes: Bool) throws -> ResolvedEnv? {
     guard let template = loaded.template else { return nil }
     let inventory = loaded.inventory
     var request = EnvRequest(
@@ -28,7 +28,7 @@ struct LiveDeploymentClient: DeploymentClient {
       .generated: try values(generated, "the host's generated.env"),
     ]
     request.defaultedOnHost = Set(current?.envDefaults ?? [])
-    request.databaseVolumeExists = current != nil
+    request.databaseVolumeExists = current != nil || hasVolumes
     let resolution = try template.resolve(request)
     var made: [String: Secret] = [:]
     for value in resolution.values where resolution.generated.contains(value.name) {

@@ -62,7 +62,7 @@ struct ReadingCommand: Sendable {
     let releaseText = try await release.found, holderText = try await holder.found
     return HostReport(
       host: host.name, facts: HostFacts(parsing: try await facts.text),
-      release: try releaseText.map { try Release(json: $0, host: host.name) },
+      release: releaseText.flatMap { try? Release(json: $0, host: host.name) },
       history: HistoryEntry.all(in: try await history.found ?? ""), holder: holderText.flatMap { LockHolder(json: $0) },
       containers: try await containers.text, gates: try await gates.text, app: inventory.services.app)
   }

@@ -10,7 +10,7 @@ public protocol DeploymentClient: Sendable {
   /// - Parameters:
   ///   - host: text of the running release's env file.
   ///   - generated: text of the values that the host keeps for good (generated.env).
-  func resolveEnv(host: String?, generated: String?, current: Release?) throws -> ResolvedEnv?
+  func resolveEnv(host: String?, generated: String?, current: Release?, hasVolumes: Bool) throws -> ResolvedEnv?
   /// What no view may show of these env files, whoever set the values; everything in `generated` is secret.
   func secrets(envFiles: [String], generated: String?) -> [Secret]
   /// The password for the image registry; nil: the inventory names none. Throws `ConfigurationError` where it has no value.

@@ -298,6 +298,8 @@ public actor DeploymentRun {
     case "identity":
       error.code = .configuration
       error.remedy = "give the environment a project: of its own in its inventory"
+    case "current": error.remedy = nil  // it is in the text
+    case "space": error.remedy = "orchestrate prune \(request.inventory.environment)"
     case "stuck":
       error.code = .rollbackFailed
       error.state = "an earlier undo failed again: the host may be between two releases"
@@ -748,4 +750,15 @@ public struct HostPaths: Sendable {
   public var previous: String { "\(opt)/previous" }
   public func release(_ number: Int) -> String { "\(opt)/releases/\(number)" }
   public func deployment(_ number: Int) -> String { "\(state)/deployments/\(number)" }
+
+  /// The fault of a running release that nobody could undo to, with the way out; met before anything is opened.
+  func withCure(_ error: OrchestrateError) -> OrchestrateError {
+    var error = error
+    let cure =
+      "on the host, point \(current) at a release that is whole (ls \(opt)/releases; ln -sfn releases/NUMBER \(current)), "
+      + "or remove it: then the next deploy is a first one"
+    error.remedy = error.remedy.map { "\($0) Else \(cure)" } ?? cure
+    error.state = "nothing was changed"
+    return error
+  }
 }

@@ -282,7 +282,8 @@ public struct HealthDocument: Sendable, Equatable, Codable {
   public var environment: String
   public var app: String
   public var probes: [Probe]
-  public var isGood: Bool { probes.allSatisfy(\.healthy) }
+  /// Nothing asked is nothing known.
+  public var isGood: Bool { !probes.isEmpty && probes.allSatisfy(\.healthy) }
 
   public struct Probe: Sendable, Equatable, Codable {
     public var host: String?

@@ -136,11 +136,17 @@ public struct HostReport: Sendable {
       guard let value = try? JSONValue(parsing: String(line)), let service = ServiceStatus(container: value) else {
         continue
       }
-      seen[service.service] = (service, Self.fault(of: service, value))
+      // Of several containers the one that isn't well.
+      if seen[service.service]?.fault == nil { seen[service.service] = (service, Self.fault(of: service, value)) }
     }
     guard release != nil else {
       status.state = .absent
       status.services = seen.keys.sorted().map { seen[$0]!.0 }
+      if let number = facts.currentRelease {
+        status.release = number
+        status.state = .unhealthy
+        status.reason = "release \(number), which `current` names, isn't there or can't be read (release.json)"
+      }
       return
     }
     if facts["docker_server"].isEmpty, !facts["docker_error"].isEmpty {

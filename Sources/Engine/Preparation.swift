@@ -65,7 +65,15 @@ struct Preparation: Sendable {
     state.previous = try await previous
     state.env = try await environment.foundText
     state.generated = try await generated.foundText
-    if let text = try await release.foundText { state.release = try Release(json: text, host: host) }
+    if let text = try await release.foundText {
+      do { state.release = try Release(json: text, host: host) } catch let error as OrchestrateError {
+        throw paths.withCure(error)
+      }
+    } else if let number = state.facts.currentRelease {
+      throw paths.withCure(
+        OrchestrateError(
+          .failed, "\(paths.current) names release \(number), which isn't there (or has no release.json)", host: host))
+    }
     if let text = try await config.foundText, let value = try? JSONValue(parsing: text) {
       state.config = ComposeConfig(value)
     }
@@ -100,7 +108,8 @@ struct Preparation: Sendable {
   }
 
   mutating func resolveEnv(_ client: any DeploymentClient) throws {
-    let resolved = try client.resolveEnv(host: hostEnv, generated: generatedEnv, current: context.current)
+    let resolved = try client.resolveEnv(
+      host: hostEnv, generated: generatedEnv, current: context.current, hasVolumes: !context.facts["volumes"].isEmpty)
     context.env = resolved?.values
     context.registryPassword = try client.registryPassword()
     context.generated = resolved?.generated ?? [:]

@@ -168,6 +168,22 @@ enum Fixtures {
     #expect(summary.problem?.state?.hasSuffix("\(expected); schema: back at 0002") == true)
   }
 
+  /// Nobody could undo to it: refused before anything is opened, with the way out.
+  @Test(arguments: [nil, "{"])
+  func aRunningReleaseThatIsGoneOrDamagedIsRefused(description: String?) async throws {
+    let host = ScriptedHost()
+    await host.set {
+      $0.facts += "current=6\n"
+      $0.files["/opt/market-bot/current/release.json"] = description
+    }
+    let summary = try await deploy(host)
+    #expect(summary.exitStatus == 1 && summary.number == nil)
+    #expect(summary.problem?.state == "nothing was changed")
+    #expect(summary.problem?.remedy?.contains("ln -sfn releases/NUMBER /opt/market-bot/current") == true)
+    let messages = await host.messages
+    #expect(!messages.contains { $0.hasPrefix("open ") })
+  }
+
   @Test func withoutDockerNothingBegins() async throws {
     let host = ScriptedHost()
     await host.set { $0.facts = "user=deploy\ncurrent=\ndocker_client=26.1\ndocker_server=\ncompose=2.26\n" }

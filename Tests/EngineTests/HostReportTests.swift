@@ -30,6 +30,29 @@ import Testing
     #expect(try status([container("postgres")]).state == .unhealthy)
   }
 
+  @Test func ofSeveralContainersTheWorstCounts() throws {
+    for bots in [
+      [container("bot"), container("bot", "restarting")], [container("bot", "restarting"), container("bot")],
+    ] {
+      #expect(try status(bots + [container("postgres")]).state == .unhealthy)
+    }
+  }
+
+  /// `current` names what isn't there, or can't be read: told, not failed at.
+  @Test func aReleaseThatIsGoneIsUnhealthy() {
+    let report = HostReport(
+      host: "bot-1", facts: HostFacts(parsing: "current=3\n"), release: nil, history: [], holder: nil,
+      containers: container("bot"), gates: "", app: ["bot"])
+    #expect(report.status.state == .unhealthy && report.status.release == 3)
+    #expect(report.status.reason?.contains("release 3") == true)
+    #expect(report.status.services.map(\.service) == ["bot"])
+  }
+
+  @Test func nothingAskedIsNotGood() {
+    #expect(!HealthDocument(environment: "prod", app: "shop", probes: []).isGood)
+    #expect(HealthDocument(environment: "prod", app: "shop", probes: [.init(probe: "gate", healthy: true)]).isGood)
+  }
+
   /// Just after a start Docker has not asked yet; the gate has.
   @Test func startingIsJudgedByTheGate() throws {
     let containers = [container("bot", health: "starting"), container("postgres")]

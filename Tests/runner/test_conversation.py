@@ -10,7 +10,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import HOST, Client, deployment, eventually, step, tar
+from conftest import HOST, IDS, Client, deployment, eventually, step, tar
 
 COMMIT = step("09-commit", SIDE="commit", KIND="commit-test")
 GATE = 'while [ ! -e "$ORCH_OPT/go" ]; do sleep 0.05; done'
@@ -365,6 +365,51 @@ def test_get(host, client):
         assert client.ask(f"get {path}") == ("none", "")
 
 
+def test_a_current_release_that_is_gone(host, client):
+    """Nothing could be undone to it: refused before anything is opened, and `health` says so."""
+    assert client.run(deployment())["outcome"] == "committed"
+    host.await_free_lock()
+    (host.opt / "releases/1").rename(host.opt / "releases/1.away")
+    tag, text = client.open(nonce="again")
+    assert tag == "error" and text.startswith("current ") and f"ln -sfn releases/NUMBER {host.opt}/current" in text
+    host.await_free_lock()
+    assert not (host.state / "deployments/2").exists() and not (host.state / "reserve").exists()
+    tag, text = client.ask("query health 0")
+    assert tag == "failed" and "release 1" in text and json.loads(text)["healthy"] is False
+    (host.opt / "releases/1.away").rename(host.opt / "releases/1")
+    assert client.open(nonce="mended") == ("granted", "2")
+
+
+def test_health_is_never_good_of_nothing(host, client):
+    tag, text = client.ask("query health 0")
+    assert tag == "failed" and json.loads(text)["reason"] == "nothing is deployed"
+    release = host.opt / "releases/1"
+    release.mkdir(parents=True)
+    (release / "effective.json").write_text("{}")
+    (host.opt / "current").symlink_to("releases/1")
+    tag, text = client.ask("query health 0")
+    assert tag == "output" and json.loads(text)["healthy"] is True
+    host.tool("docker", 'case "$*" in *"config --services") echo bot ;; esac')
+    tag, text = client.ask("query health 0")
+    assert tag == "failed" and (json.loads(text)["service"], json.loads(text)["reason"]) == ("bot", "it does not run")
+    host.tool("docker", "exit 1")
+    assert client.ask("query health 0")[0] == "failed"
+
+
+def test_nothing_is_deployed_after_an_undo(host, client):
+    """Of a first deployment that is as it was; where something ran before, it isn't."""
+    client.ask("facts")
+    for previous, healthy in (("", True), ("1", False)):
+        process = host.start("-c", 'ORCH_BUNDLE=$1 ORCH_PROJECT=app ORCH_OPT=$2 ORCH_STATE=$3 ORCH_PREVIOUS=$4; export ORCH_BUNDLE ORCH_PROJECT '
+                             'ORCH_OPT ORCH_STATE ORCH_PREVIOUS; exec sh "$1/check.sh"', "-", str(host.base / "bundle" / host.bundle_name),
+                             str(host.opt), str(host.state), previous)
+        assert (process.wait(20) == 0) == healthy
+
+
+def test_a_step_name_with_an_underscore(host, client):
+    assert client.run(deployment(step("02-warm_up", "", "")))["outcome"] == "committed"
+
+
 def test_follow(host, client):
     assert client.ask("follow 1 0") == ("none", "")
     client.run(deployment())
@@ -409,6 +454,7 @@ def test_facts(host, client):
 NEW_DOCKER = """
     case "$*" in
       info*) printf 'docker_client=26.1.5\\ndocker_server=26.1.4\\ndocker_root=/srv/docker\\ncompose=v2.26.1\\ndocker_error=\\n' ;;
+      "volume ls --filter label=com.docker.compose.project=app "*) printf 'volume=app_data\\nvolume=app_cache\\n' ;;
       *) exit 9 ;;
     esac"""
 OLD_DOCKER = """
@@ -426,6 +472,11 @@ def test_facts_about_docker(host, client, docker):
     facts = dict(line.split("=", 1) for line in client.ask("facts")[1].splitlines())
     assert [facts[k] for k in ("docker_client", "docker_server", "docker_error", "docker_root", "compose")] == [
         "26.1.5", "26.1.4", "", "/srv/docker", "2.26.1"]
+    # A first deployment must know of volumes that an earlier one has left; later ones needn't ask.
+    assert facts["volumes"] == ("app_data app_cache" if docker is NEW_DOCKER else "")
+    (host.opt / "current").symlink_to("releases/1")
+    facts = dict(line.split("=", 1) for line in client.ask("facts")[1].splitlines())
+    assert (facts["volumes"], facts["current"]) == ("", "1")
     host.tool("docker", "echo 'Cannot connect to the Docker daemon' >&2; exit 1")
     facts = dict(line.split("=", 1) for line in client.ask("facts")[1].splitlines())
     assert (facts["docker_server"], facts["docker_error"]) == ("", "Cannot connect to the Docker daemon")
@@ -453,7 +504,24 @@ def test_no_right_to_the_directories(host):
     os.chmod(host.base, 0o500)
     if os.geteuid() == 0:
         os.chown(host.base, 0, 0)
+    with pytest.raises(RuntimeError, match="can't write to it: as root: chown -R"):
+        Client(host)
+    os.chmod(host.base, 0o755)
+    os.chmod(host.opt_base, 0o500)
+    if os.geteuid() == 0:
+        os.chown(host.base, IDS["user"], IDS["group"])
+        os.chown(host.opt_base, 0, 0)
     with pytest.raises(RuntimeError, match="No right to make .*install -d"):
+        Client(host)
+
+
+@pytest.mark.parametrize("which", ["state", "opt"])
+def test_directories_of_somebody_else(host, which):
+    """First deployed as root, then as another user: told whose they are, and no word of a full disk."""
+    directory = getattr(host, which)
+    directory.mkdir(mode=0o500)
+    owner = "root" if os.geteuid() == 0 else ""
+    with pytest.raises(RuntimeError, match=f"{directory} belongs to {owner}.* can't write to it: as root: chown -R .*: {directory}"):
         Client(host)
 
 

@@ -189,6 +189,33 @@ def test_torn_last_line(host, client):
     client.closed()  # told to whoever still follows
 
 
+@pytest.mark.parametrize("outcome", ["stuck", "undone"])
+def test_a_torn_closed_line_closes_nothing(host, client, outcome):
+    """Half of it is as good as none: what is stuck isn't forgotten, and nobody is told that it has ended."""
+    steps = deployment(step("02-change", "exit 1", "[ -e \"$ORCH_OPT/mended\" ]" if outcome == "stuck" else "", CHANGES=1))
+    assert client.run(steps)["outcome"] == outcome
+    host.await_free_lock()
+    journal, log = host.state / "deployments/1/journal.jsonl", host.state / "deployments/1/log"
+    for path in (journal, log):
+        text = path.read_text()
+        path.write_text(text[:text.rindex('"outcome"') + 5])
+        assert '"event":"closed"' in path.read_text().splitlines()[-1]
+    told = log.read_bytes()
+    second = host.connect()
+    assert second.ask("state 1") == ("state", "dead")
+    assert second.ask("follow 1 0") == ("following", "dead")
+    assert second.ask("seal 1")[0] == "refused"
+    assert log.read_bytes() == told
+    if outcome == "stuck":
+        tag, text = second.open()
+        assert tag == "error" and text.startswith("stuck Deployment 1 ")
+        host.await_free_lock()
+        (host.opt / "mended").write_text("")
+    assert host.connect().recover() == ("recovered", "1 undone")
+    assert host.journal(1)[-1]["outcome"] == "undone"
+    assert [line["outcome"] for line in host.history()] == ["undone"]
+
+
 def test_a_history_that_cannot_be_read_stays(host, client):
     """Killed between the history's line and the journal's; then the tool that reads the history dies as well."""
     client.run(deployment())
@@ -213,6 +240,12 @@ def test_a_closed_that_was_not_told(host, client):
     host.await_free_lock()
     log = host.state / "deployments/1/log"
     text = log.read_bytes()
+    log.write_bytes(text[:text.rindex(b"\n\1")])
+    eventually(lambda: not (host.state / "runner.pid").exists(), "the runner's end")
+    assert host.connect().ask("state 1") == ("state", "ended")  # at once
+    log.write_bytes(text[:-10])
+    assert host.connect().ask("state 1") == ("state", "ended")
+    assert log.read_bytes() == text[:-10] + text[text.rindex(b"\n\1"):]
     log.write_bytes(text[:text.rindex(b"\n\1")])
     for _ in range(2):
         late = host.connect()

@@ -6,7 +6,7 @@ import os
 import signal
 
 import pytest
-from conftest import NO_RELEASE, RELEASE, deployment, eventually, step
+from conftest import HOST, NO_RELEASE, RELEASE, deployment, eventually, step
 
 COMMIT = step("09-commit", SIDE="commit", KIND="commit-test")
 
@@ -35,7 +35,7 @@ def test_commits(host, client):
     host.await_free_lock()
     eventually(lambda: not (host.state / "runner.pid").exists(), "the runner's end")
     left = {path.name for path in host.state.iterdir()}
-    assert left <= {"lock", "sequence", "history.jsonl", "identity", "deployments", "start", "bundle", "heartbeat"}, left
+    assert left <= {"lock", "spare", "sequence", "history.jsonl", "identity", "deployments", "start", "bundle", "heartbeat"}, left
     assert {path.name for path in host.opt.iterdir()} == {"current", "releases", "state", "trace"}
     second = host.connect()
     assert second.had_bundle
@@ -52,6 +52,13 @@ def test_the_log_holds_the_output_and_a_copy_of_each_event(host, client):
     told = [e for e in client.events() if e["event"] not in ("waiting", "fact")] if b"\1forged" not in text else [
         json.loads(line[1:]) for line in text.split(b"\n") if line.startswith(b"\1{")]
     assert [e for e in told if e["event"] not in ("waiting", "fact")] == host.journal(1)
+
+
+@pytest.mark.parametrize("text", ["plain", "two\nlines", "ends\n", "ends\n\n", "\n", 'tab\t"\\n'])
+def test_json_string(host, text):
+    process = host.start("-c", '. "$1"; json_string "$2"', "-", str(HOST / "lib.sh"), text)
+    out, _ = process.communicate(timeout=20)
+    assert json.loads(out) == text
 
 
 def test_facts_reach_client_and_history(host, client):

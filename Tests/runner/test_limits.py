@@ -78,6 +78,79 @@ def test_full_before_the_start(small):
     assert not (small.state / "deployments/.new").exists()
 
 
+def fill(host):
+    """Not one byte is left."""
+    for size in ("64k", "1"):
+        subprocess.run(["dd", "if=/dev/zero", f"of={host.opt}/full", f"bs={size}", "oflag=append", "conv=notrunc"], stderr=subprocess.DEVNULL)
+    assert os.statvfs(host.directory).f_bavail == 0
+
+
+GATE = r"""SERVICE='bot' PROBE='exec' URL='' COMMAND="'true'" STATUS='' EXPECT='' WITHIN_MS='2000' STABLE_MS='0' RESTARTS='0'"""
+
+
+def test_questions_are_answered_on_a_full_disk(small):
+    """What `status`, `doctor`, `lock` and `attach` ask; a gate's scratch files go to memory."""
+    assert small.connect().run(deployment())["outcome"] == "committed"
+    small.await_free_lock()
+    small.tool("docker", """
+        case "$*" in
+          info*) printf 'docker_client=26.1.5\\ndocker_server=26.1.4\\ndocker_root=/srv\\ncompose=v2.26.1\\ndocker_error=\\n' ;;
+          ps*) echo abc ;;
+          "exec -i "*) echo 0 fine; sleep 1 ;;
+          inspect*State.Status*) echo abc image running 2026-11-21T00:00:00Z 0 false 0 ;;
+          inspect*) echo '{"service":"bot","state":{}}' ;;
+        esac""")
+    (small.opt / "releases/1/gates").mkdir()
+    (small.opt / "releases/1/effective.json").write_text("{}")
+    (small.opt / "releases/1/gates/health").write_text(GATE + "\n")
+    small.environment["TMPDIR"] = str(small.directory)
+    fill(small)
+    client = small.connect()
+    assert client.had_bundle
+    facts = dict(line.split("=", 1) for line in client.ask("facts")[1].splitlines())
+    assert (facts["docker_server"], facts["docker_error"], facts["compose"], facts["current"]) == ("26.1.4", "", "2.26.1", "1")
+    assert facts["disk.state.available"] == "0"
+    assert client.ask("query status 0") == ("output", '{"service":"bot","state":{}}\n')
+    tag, text = client.ask("query health 0")
+    assert tag == "output" and '"healthy":true' in text and "fine" in text
+    assert client.ask("query backups 0") == ("output", "")
+    assert client.ask("state 1") == ("state", "ended")
+    assert client.ask("follow 1 0") == ("following", "ended")
+    assert client.closed()["outcome"] == "committed"
+
+
+def test_prune_can_free_a_full_disk(small):
+    assert small.connect().run(deployment())["outcome"] == "committed"
+    small.await_free_lock()
+    assert (small.state / "spare").stat().st_size == 4 << 20
+    fill(small)
+    client = small.connect()
+    tag, text = client.open(command="deploy")
+    assert tag == "error" and text.startswith("space ") and "orchestrate prune" in text, text
+    assert client.open(command="prune")[0] == "granted", small.describe()
+    client.send(step("01-prune", 'rm "$ORCH_OPT/full"; fact removed 1'))
+    assert client.closed()["outcome"] == "unchanged"
+    small.await_free_lock()
+    eventually(lambda: not (small.state / "runner.pid").exists(), "the runner's end")
+    assert [(e["number"], e["facts"]) for e in small.history()][1:] == [(2, {"prune": {"removed": 1}})]
+    assert (small.state / "spare").stat().st_size == 4 << 20
+    assert small.connect().run(deployment())["outcome"] == "committed"
+
+
+@pytest.mark.parametrize("spare", [True, False])
+def test_what_is_open_can_be_closed_on_a_full_disk(small, spare):
+    client = small.connect()
+    client.open()
+    client.send({**step("01-change", "", 'rm -f "$ORCH_OPT/full"', CHANGES=1)}, seal=False)
+    client.await_event("ended", step="01-change")
+    os.kill(small.runner_pid(), 9)
+    small.await_free_lock()
+    if not spare:
+        (small.state / "spare").unlink()
+    fill(small)
+    assert small.connect().recover() == ("recovered", "1 undone")
+
+
 def test_recovery_on_a_full_disk(small):
     """The reserve is given back before anything is written: the torn line is cut, the key replaced, and the undo tells its facts."""
     client = small.connect()

@@ -74,15 +74,19 @@ stop_following() {
   follower=
 }
 
+# N: does its journal say so? Half a line doesn't: it was never written.
+closed_line='^{"event":"closed",.*}$'
+has_closed() { grep -q "$closed_line" "$ORCH_STATE/deployments/$1/journal.jsonl"; }
+
 # The state of deployment N, in REPLY.
 deployment_state() {
   if is_open "$1"; then
     if runner_alive; then REPLY=live; else REPLY=dead; fi
-  elif grep -q '^{"event":"closed"' "$ORCH_STATE/deployments/$1/journal.jsonl"; then
-    REPLY=ended
+  elif has_closed "$1"; then
     # A runner that was killed between its last two lines has told the journal, but not the log.
-    tail -n 1 "$ORCH_STATE/deployments/$1/log" | grep -q '{"event":"closed"' || runner_alive ||
-      printf '\n\001%s\n' "$(tail -n 1 "$ORCH_STATE/deployments/$1/journal.jsonl")" >>"$ORCH_STATE/deployments/$1/log"
+    tail -n 1 "$ORCH_STATE/deployments/$1/log" | grep -q '{"event":"closed",.*}$' || runner_alive ||
+      printf '\n\001%s\n' "$(grep "$closed_line" "$ORCH_STATE/deployments/$1/journal.jsonl" | tail -n 1)" >>"$ORCH_STATE/deployments/$1/log" || : # a full disk
+    REPLY=ended # only here: runner_alive sets it too
   else
     REPLY=dead
   fi
@@ -194,7 +198,7 @@ start_runner() {
   mkfifo "$start/wake"
   exec 3<>"$start/wake"
   exec 6<"$start/wake"
-  if process_identity $$; then echo "$REPLY" >"$start/attach"; fi
+  if process_identity $$; then echo "$REPLY" >"$start/attach" || :; fi # a full disk: nobody in particular asks
   # In the background: what hangs in sudo or systemd must not keep us from saying so.
   (
     exec 6>&- 5>&-
@@ -218,21 +222,40 @@ start_runner() {
   esac
 }
 
-# NONCE: its directory; false if it was used before.
+# NONCE [REQUEST]: its directory; false, and a reply, if it was used before, or there is no space for it.
 new_start() {
-  case $1 in '' | *[!A-Za-z0-9-]* | -*) return 1 ;; esac
-  start=$ORCH_STATE/start/$1
-  mkdir "$start" 2>/dev/null
+  case $1 in
+    '' | *[!A-Za-z0-9-]* | -*) ;;
+    *)
+      start=$ORCH_STATE/start/$1
+      if [ ! -e "$start" ]; then
+        ! mkdir "$start" || ! printf '%s' "${2:-{\}}" >"$start/request" || return 0
+        rm -rf "$start"
+        reply error "space The disk is full: no space is left for $ORCH_STATE. Nothing was changed; orchestrate prune frees some."
+        return 1
+      fi
+      ;;
+  esac
+  reply error "start This start ($1) was made before."
+  return 1
+}
+
+# What frees space, or closes what is open, needs some itself: the runner makes the spare again at its end, and its first act for a deployment that
+# another one has left is to give back this reserve.
+give_back() {
+  rm -f "$ORCH_STATE/spare"
+  runner_alive || rm -f "$ORCH_STATE/reserve"
 }
 
 # NONCE LEASE WAIT BYTES
 open_deployment() {
-  take "$4" "$scratch" && new_start "$1" || {
-    reply error "start This start ($1) was made before, or there is no space for it."
+  _request=$(head -c "$4" && echo .) # the dot keeps a newline
+  [ ${#_request} = $(($4 + 1)) ] || {
+    reply error 'start The request did not arrive whole.'
     return 0
   }
-  mv "$scratch" "$start/request"
-  start_runner "$3" open "$1" "$2" "$3"
+  case $_request in *'"command":"prune"'*) give_back ;; esac
+  ! new_start "$1" "${_request%.}" || start_runner "$3" open "$1" "$2" "$3"
 }
 
 # ---- messages for a deployment
@@ -240,7 +263,7 @@ open_deployment() {
 # STEP: checks the directory that has arrived, and gives it its scripts. Says what is wrong.
 complete_step() (
   case ${1##*/} in
-    [0-9][0-9]-*[!a-z0-9-]* | [!0-9]* | ?[!0-9]* | ??[!-]* | ???) die "${1##*/} is no name of a step." ;;
+    [0-9][0-9]-*[!a-z0-9_-]* | [!0-9]* | ?[!0-9]* | ??[!-]* | ???) die "${1##*/} is no name of a step." ;;
   esac
   cd "$1"
   KIND='' TIMEOUT=60 SIDE=host UNDO=0
@@ -323,18 +346,24 @@ client_step_ahead() {
   return 1
 }
 
-# NAME BYTES: a question to the host, whose script reads the body. It is our child: its plan/$PPID goes with us.
+# NAME BYTES: a question to the host, whose script reads the body. It is our child (exec): its plan/$PPID goes with us. The answer goes
+# through no file, so that a full disk can be asked about; newlines at its end are one.
 query() {
-  take "$2" "$scratch" || : # the script finds half of it
+  _input=/dev/null
+  [ "$2" = 0 ] || {
+    _input=$scratch
+    take "$2" "$scratch" || : # the script finds half of it
+  }
   _tag=failed
-  printf '' >"$scratch.output" || :
+  _output=
   case $1 in
     '' | *[!a-z0-9-]*) ;;
-    *) ! sh "$ORCH_BUNDLE/queries/$1.query.sh" <"$scratch" >"$scratch.output" 2>&1 || _tag=output ;;
+    *) ! _output=$(exec sh "$ORCH_BUNDLE/queries/$1.query.sh" <"$_input" 2>&1) || _tag=output ;;
   esac
-  printf '%s %s\n' "$_tag" "$(stat -c %s "$scratch.output")" >&5
-  cat "$scratch.output" >&5
-  rm -f "$scratch" "$scratch.output"
+  [ -z "$_output" ] || _output="$_output
+"
+  reply $_tag "$_output"
+  [ "$2" = 0 ] || rm -f "$scratch"
 }
 
 # PATH: below the project's two directories. /opt/P/previous/: the release that was active when the current one was deployed.
@@ -371,7 +400,7 @@ while read -r message rest; do
       set +f
       case $message in
         facts)
-          _facts=$(sh "$ORCH_BUNDLE/facts.sh" "$ORCH_PROJECT")
+          _facts=$(sh "$ORCH_BUNDLE/facts.sh" "$ORCH_PROJECT") || : # as far as they go
           reply facts "$_facts
 "
           ;;
@@ -379,7 +408,8 @@ while read -r message rest; do
         recover)
           # Asked again after a lost reply, or because the recovery died too.
           case $1 in *[!A-Za-z0-9-]*) ;; *) rm -rf "$ORCH_STATE/start/$1" ;; esac
-          if new_start "$1"; then start_runner 5 recover "$1" 5; else reply error "start This start ($1) was made before."; fi
+          give_back
+          ! new_start "$1" || start_runner 5 recover "$1" 5
           ;;
         follow)
           if [ -e "$ORCH_STATE/deployments/$1/log" ]; then
@@ -408,7 +438,7 @@ while read -r message rest; do
             else
               reply refused 'There is no space to write it down.'
             fi
-          elif [ -n "$1" ] && grep -q '^{"event":"closed"' "$ORCH_STATE/deployments/$1/journal.jsonl"; then
+          elif [ -n "$1" ] && has_closed "$1"; then
             reply ok '' # it failed before this arrived: the log tells
           else
             reply refused "Deployment $1 is not open."

@@ -85,6 +85,7 @@ close() {
 # OUTCOME HEALTHY: the end of a live deployment, and of this process.
 leave() {
   close "$1" "$2"
+  keep_spare
   rm -f runner.pid
   exit 0
 }

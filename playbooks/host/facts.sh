@@ -7,89 +7,31 @@ ORCH_BUNDLE=${0%/*}
 . "$ORCH_BUNDLE/lib.sh"
 project_paths "$1"
 
-answer=$ORCH_STATE/facts.$$
-trap 'rm -f "$answer"*' EXIT
-docker_asked=
-if command -v docker >/dev/null; then
+# Lines key=value on stdout, and what the client program complains about. Nothing of it goes through a file: a full disk has an answer too.
+ask_docker() {
+  command -v docker >/dev/null || return 0
+  echo asked=1
   # One question for all of it: starting the client and its plugins is what takes time. Older than 23: see below.
-  timeout 10 docker info --format 'docker_client={{.ClientInfo.Version}}
+  if timeout 10 docker info --format 'docker_client={{.ClientInfo.Version}}
 docker_server={{.ServerVersion}}
 docker_root={{.DockerRootDir}}
 compose={{range .ClientInfo.Plugins}}{{if eq .Name "compose"}}{{.Version}}{{end}}{{end}}
-docker_error={{range .ServerErrors}}{{.}} {{end}}' >"$answer.info" 2>"$answer.error" </dev/null &
-  docker_asked=$!
-fi
-
-printf 'uid=%s\nuser=%s\ngroups=%s\n' "$(id -u)" "$(id -un)" "$(id -Gn)"
-if sudo -n true 2>/dev/null; then echo sudo=1; else echo sudo=0; fi
-first_line /proc/sys/kernel/random/boot_id
-echo "boot_id=$REPLY"
-clock
-echo "uptime=$up"
-echo "epoch_ms=$(now_ms)"
-(
-  PRETTY_NAME=
-  # shellcheck source=/dev/null
-  [ ! -r /etc/os-release ] || . /etc/os-release
-  echo "os=$PRETTY_NAME"
-)
-first_line /proc/sys/kernel/osrelease
-echo "kernel=$REPLY"
-echo "cpus=$(nproc)"
-while read -r name size _; do
-  case $name in
-    MemTotal:) echo "memory_total=$((size * 1024))" ;;
-    MemAvailable:)
-      echo "memory_available=$((size * 1024))"
-      break
-      ;;
-  esac
-done </proc/meminfo
-if [ -d /run/systemd/system ]; then echo systemd=1; else echo systemd=0; fi
+docker_error={{range .ServerErrors}}{{.}} {{end}}'; then
+    # A database's volume remembers its password. Once something is deployed, so does the release.
+    [ -L "$ORCH_OPT/current" ] ||
+      timeout 10 docker volume ls --filter "label=com.docker.compose.project=$ORCH_PROJECT" --format 'volume={{.Name}}' || : # its words say why
+  else
+    # Before Docker 23 the client didn't tell its version there, and after a fault of the engine nothing was printed.
+    echo again=1
+    timeout 10 docker version --format 'docker_client={{.Client.Version}}
+docker_server={{with .Server}}{{.Version}}{{end}}' || : # the same
+    timeout 10 docker info --format 'docker_root={{.DockerRootDir}}' 2>/dev/null || : # the same
+    printf 'compose=%s\n' "$(timeout 10 docker compose version --short 2>/dev/null)"
+  fi
+}
 
 # KEY DIRECTORY
 directory() { if [ -d "$2" ] && [ -w "$2" ]; then echo "$1=1"; else echo "$1=0"; fi; }
-directory state_dir "$ORCH_STATE"
-directory opt_dir "$ORCH_OPT"
-
-current=
-[ ! -L "$ORCH_OPT/current" ] || current=$(readlink "$ORCH_OPT/current")
-echo "current=${current##*/}"
-for name in sequence open identity; do
-  first_line "$ORCH_STATE/$name"
-  echo "$name=$REPLY"
-done
-if [ -e "$ORCH_STATE/runner.pid" ] && runner_alive; then echo locked=1; else echo locked=0; fi
-
-root=
-if [ -n "$docker_asked" ]; then
-  client='' server='' compose='' error=''
-  wait "$docker_asked" || {
-    # Before Docker 23 the client didn't tell its version there, and after a fault of the engine nothing was printed.
-    timeout 10 docker version --format 'docker_client={{.Client.Version}}
-docker_server={{with .Server}}{{.Version}}{{end}}' >"$answer.info" 2>"$answer.error" </dev/null || : # the error file says why
-    timeout 10 docker info --format 'docker_root={{.DockerRootDir}}' >>"$answer.info" 2>/dev/null </dev/null || : # the same
-    printf 'compose=%s\n' "$(timeout 10 docker compose version --short 2>/dev/null </dev/null)" >>"$answer.info"
-  }
-  while IFS='=' read -r name value; do
-    case $name in
-      docker_client) client=$value ;;
-      docker_server) server=$value ;;
-      docker_root) root=$value ;;
-      compose) compose=${value#v} ;;
-      docker_error) error=${value% } ;;
-    esac
-  done <"$answer.info"
-  [ -n "$error" ] || {
-    first_line "$answer.error"
-    error=$REPLY
-  }
-  [ -z "$server" ] || error=
-  printf 'docker_client=%s\ndocker_server=%s\ndocker_error=%s\ndocker_root=%s\ncompose=%s\n' \
-    "$client" "$server" "$error" "$root" "$compose"
-else
-  printf 'docker_client=\ndocker_server=\ndocker_error=docker is not installed\ndocker_root=\ncompose=\n'
-fi
 
 # DIRECTORY: the nearest one above it that exists and whose file system we may ask about.
 existing() {
@@ -99,17 +41,83 @@ existing() {
     REPLY=${REPLY:-/}
   done
 }
-existing "$ORCH_STATE"
-state=$REPLY
-existing "$ORCH_OPT"
-opt=$REPLY
-existing "${root:-/var/lib/docker}"
-docker=$REPLY
-set -- state "$ORCH_STATE" opt "$ORCH_OPT" docker "${root:-/var/lib/docker}"
-# A device's name may hold anything but a newline.
-df -B1 --output=avail,size,iavail,source "$state" "$opt" "$docker" | while read -r available size inodes device; do
-  case $available in *[!0-9]*) continue ;; esac
-  printf 'disk.%s.path=%s\n' "$1" "$2"
-  printf "disk.$1.%s=%s\n" available "$available" size "$size" inodes "$inodes" device "$device"
-  shift 2
-done
+
+# The rest, while Docker thinks; its answers on 3.
+tell() {
+  printf 'uid=%s\nuser=%s\ngroups=%s\n' "$(id -u)" "$(id -un)" "$(id -Gn)"
+  if sudo -n true 2>/dev/null; then echo sudo=1; else echo sudo=0; fi
+  first_line /proc/sys/kernel/random/boot_id
+  echo "boot_id=$REPLY"
+  clock
+  echo "uptime=$up"
+  echo "epoch_ms=$(now_ms)"
+  (
+    PRETTY_NAME=
+    # shellcheck source=/dev/null
+    [ ! -r /etc/os-release ] || . /etc/os-release
+    echo "os=$PRETTY_NAME"
+  )
+  first_line /proc/sys/kernel/osrelease
+  echo "kernel=$REPLY"
+  echo "cpus=$(nproc)"
+  while read -r name size _; do
+    case $name in
+      MemTotal:) echo "memory_total=$((size * 1024))" ;;
+      MemAvailable:)
+        echo "memory_available=$((size * 1024))"
+        break
+        ;;
+    esac
+  done </proc/meminfo
+  if [ -d /run/systemd/system ]; then echo systemd=1; else echo systemd=0; fi
+
+  directory state_dir "$ORCH_STATE"
+  directory opt_dir "$ORCH_OPT"
+
+  current=
+  [ ! -L "$ORCH_OPT/current" ] || current=$(readlink "$ORCH_OPT/current")
+  echo "current=${current##*/}"
+  for name in sequence open identity; do
+    first_line "$ORCH_STATE/$name"
+    echo "$name=$REPLY"
+  done
+  if [ -e "$ORCH_STATE/runner.pid" ] && runner_alive; then echo locked=1; else echo locked=0; fi
+
+  asked='' client='' server='' root='' compose='' error='' words='' volumes=''
+  while IFS= read -r line <&3; do
+    value=${line#*=}
+    case $line in
+      asked=*) asked=1 ;;
+      again=*) client='' server='' root='' compose='' error='' words='' ;;
+      docker_client=*) client=$value ;;
+      docker_server=*) server=$value ;;
+      docker_root=*) root=$value ;;
+      compose=*) compose=${value#v} ;;
+      docker_error=*) error=${value% } ;;
+      volume=*) volumes="$volumes${volumes:+ }$value" ;;
+      *) words=${words:-$line} ;;
+    esac
+  done
+  [ -n "$asked" ] || error='docker is not installed'
+  error=${error:-$words}
+  [ -z "$server" ] || error=
+  printf 'docker_client=%s\ndocker_server=%s\ndocker_error=%s\ndocker_root=%s\ncompose=%s\nvolumes=%s\n' \
+    "$client" "$server" "$error" "$root" "$compose" "$volumes"
+
+  existing "$ORCH_STATE"
+  state=$REPLY
+  existing "$ORCH_OPT"
+  opt=$REPLY
+  existing "${root:-/var/lib/docker}"
+  docker=$REPLY
+  set -- state "$ORCH_STATE" opt "$ORCH_OPT" docker "${root:-/var/lib/docker}"
+  # A device's name may hold anything but a newline.
+  df -B1 --output=avail,size,iavail,source "$state" "$opt" "$docker" | while read -r available size inodes device; do
+    case $available in *[!0-9]*) continue ;; esac
+    printf 'disk.%s.path=%s\n' "$1" "$2"
+    printf "disk.$1.%s=%s\n" available "$available" size "$size" inodes "$inodes" device "$device"
+    shift 2
+  done
+}
+
+ask_docker </dev/null 2>&1 | tell 3<&0 </dev/null

@@ -30,13 +30,13 @@ cut_torn() {
 # EVENT: the steps of its lines in the journal, in order.
 journal_steps() { sed -n "s/^{\"event\":\"$1\",.*\"step\":\"\\([^\"]*\\)\".*/\\1/p" journal.jsonl; }
 
-# Numbers of the deployments that nobody closed, or whose undo got stuck; newest first.
+# Numbers of the deployments that nobody closed, or whose undo got stuck; newest first. Half a line, torn by a crash, closes nothing.
 open_numbers() {
   for _journal in deployments/[1-9]*/journal.jsonl; do
     [ ! -e "$_journal" ] || echo "$_journal"
   done | xargs -r awk '
     FNR == 1 { files[++n] = FILENAME; state[n] = "open" }
-    /^{"event":"closed",/ { state[n] = /"outcome":"stuck"/ ? "stuck" : "closed" }
+    /^{"event":"closed",.*}$/ { state[n] = /"outcome":"stuck"/ ? "stuck" : "closed" }
     END { for (i = 1; i <= n; i++) if (state[i] != "closed") { split(files[i], part, "/"); print part[2] } }
   ' | sort -rn
 }

@@ -22,10 +22,10 @@ now_ms() { date +%s%3N; }
 json_string() {
   case $1 in
     *[\\\"[:cntrl:]]*)
-      printf '"'
-      printf '%s' "$1" | sed -e ':a' -e '$!{' -e 'N' -e 'ba' -e '}' \
-        -e 's/\\/\\\\/g; s/"/\\"/g; s/\n/\\n/g; s/\t/\\t/g; s/[[:cntrl:]]/?/g'
-      printf '"'
+      # The dot keeps a newline at the end.
+      _json=$(printf '%s.' "$1" | sed -e ':a' -e '$!{' -e 'N' -e 'ba' -e '}' \
+        -e 's/\\/\\\\/g; s/"/\\"/g; s/\n/\\n/g; s/\t/\\t/g; s/[[:cntrl:]]/?/g')
+      printf '"%s"' "${_json%.}"
       ;;
     *) printf '"%s"' "$1" ;;
   esac
@@ -102,7 +102,8 @@ unwell_names() { sed -n 's/^\({.*\),"healthy":false,.*/\1/p' "$1"; }
 
 # For attach and the runner: where project P lives.
 project_paths() {
-  case $1 in '' | *[!a-z0-9-]* | -*) die "Not a project name: $1" ;; esac
+  # The last three are names of our own beside the projects' directories.
+  case $1 in '' | *[!a-z0-9-]* | -* | bundle | lock | holder) die "Not a project name: $1" ;; esac
   ORCH_PROJECT=$1
   base=${ORCHESTRATE_STATE:-/var/lib/orchestrate}
   ORCH_STATE=$base/$1

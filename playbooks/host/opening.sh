@@ -62,9 +62,22 @@ allocate_reserve() {
   for _reserve in "$ORCH_STATE/reserve" "$ORCH_OPT/.reserve"; do
     fallocate -l 16M "$_reserve" || dd if=/dev/zero of="$_reserve" bs=1M count=16 2>/dev/null || {
       free_reserve
-      fail_start space "Less than 16 MiB are left for ${_reserve%/*}: nothing was changed."
+      fail_start space "Less than 16 MiB are left for ${_reserve%/*}: nothing was changed. orchestrate prune frees some."
     }
   done
+  keep_spare
+}
+
+# 4 MiB that stay between the deployments: on a full disk attach gives them back to whoever comes to free space, which needs some too.
+keep_spare() {
+  [ -e "$ORCH_STATE/spare" ] || fallocate -l 4M "$ORCH_STATE/spare" || rm -f "$ORCH_STATE/spare" # the next one tries again
+}
+
+# Fails the start where `current` names a release that isn't there: nothing could be undone to it. Sets REPLY to its number.
+check_current() {
+  current_release
+  [ -z "$REPLY" ] || [ -d "$ORCH_OPT/releases/$REPLY" ] || fail_start current \
+    "$ORCH_OPT/current names release $REPLY, which is not there. Point it at one that is (ls $ORCH_OPT/releases; ln -sfn releases/NUMBER $ORCH_OPT/current), or remove it: then the next deploy is a first one."
 }
 
 free_reserve() { rm -f "$ORCH_STATE/reserve" "$ORCH_OPT/.reserve"; }
@@ -78,23 +91,24 @@ new_deployment() {
   done
   rm -rf deployments/.new
   mkdir -p deployments/.new
-  current_release
-  _previous=$REPLY
   clock
   _epoch=$(($(now_ms) - up_ms))
   _key=$opener
   (
     cd deployments/.new
-    echo "$_previous" >previous
+    echo "$previous" >previous
     echo "${own_bundle##*/}" >bundle
     echo "$_key $_epoch" >key
     printf '%s\n' "${request%\}}$comma\"number\":$_number,\"opened\":$((_epoch + up_ms))}" >holder.json
     mkfifo inbox
     : >log
-    record opened "\"number\":$_number,\"previous\":${_previous:-null}" late
+    record opened "\"number\":$_number,\"previous\":${previous:-null}" late
     echo "$_number" >../../sequence.new
     printf '%s\0' journal.jsonl previous bundle key holder.json . ../../sequence.new | sync_all
-  ) || fail_start space "The new deployment's journal cannot be written: nothing was changed."
+  ) || {
+    free_reserve
+    fail_start space "The new deployment's journal cannot be written: nothing was changed. orchestrate prune frees some space."
+  }
   mv -T deployments/.new "deployments/$_number"
   mv sequence.new sequence
   echo "$_number" >open

@@ -303,12 +303,13 @@ rm -f open holder
   rm -f runner.pid
   exit 75
 }
-[ -z "$abandoned" ] || grep -qs '^{"event":"closed",.*"outcome":"abandoned"' "deployments/$abandoned/journal.jsonl" || {
+[ -z "$abandoned" ] || grep -qs '^{"event":"closed",.*"outcome":"abandoned".*}$' "deployments/$abandoned/journal.jsonl" || {
   rm -f runner.pid
   fail_start abandon "Deployment $abandoned is not stuck: there is nothing to abandon.${recovered:+ What was open is closed now: $recovered.}"
 }
 # Started again by systemd: the deployment that was granted is closed by now, and never continued. Or so late that attach has given it up.
 [ "$mode" = open ] && [ -z "$abandoned" ] && [ ! -e "$start/verdict" ] || {
+  keep_spare
   rm -f runner.pid
   verdict "recovered
 $recovered"
@@ -318,7 +319,10 @@ $recovered"
 comma=,
 [ "$request" != '{}' ] || comma=
 check_identity
-allocate_reserve
+check_current
+previous=$REPLY
+# What frees space finds none.
+case $request in *'"command":"prune"'*) ;; *) allocate_reserve ;; esac
 started=
 changed=0
 new_deployment

@@ -11,9 +11,11 @@ fail() {
 }
 # shellcheck disable=SC2174 # the parents are the system's
 own() {
-  [ -w "$1" ] || mkdir -p -m 0750 "$1" 2>/dev/null ||
+  [ -e "$1" ] || mkdir -p -m 0750 "$1" 2>/dev/null ||
     sudo -n install -d -m 0750 -o "$(id -un)" -g "$(id -gn)" "$1" 2>/dev/null </dev/null ||
     fail "No right to make $1: as root: install -d -m 0750 -o $(id -un) $1"
+  # What somebody else made is his until root says otherwise: a change of the deploying user, say.
+  [ -w "$1" ] || fail "$1 belongs to $(stat -c %U "$1"), and $(id -un) can't write to it: as root: chown -R $(id -un): $1"
 }
 own "$state"
 own "$state/$project"
@@ -29,7 +31,8 @@ else
     fail "No room for our scripts in $state/bundle: the disk is full, or can't be written to."
   }
   rm -rf "$new"
-  mkdir -p "$new" 2>/dev/null || full
+  own "$state/bundle"
+  mkdir "$new" 2>/dev/null || full
   echo N >&2
   # What the client asked before it knew that, it asks again.
   word=
