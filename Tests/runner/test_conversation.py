@@ -426,7 +426,10 @@ def test_query(host, client):
     (queries / "fails.query.sh").write_text("echo oh >&2; exit 3\n")
     for path in (queries, *queries.iterdir()):
         os.chmod(path, stat.S_IMODE(path.stat().st_mode) | 0o555)
-    assert client.ask("query echo 3", b"a\nb") == ("output", "a\nb app\n")
+    for body in (b"a\n$b\n", b"a\n$b"):
+        assert client.ask(f"query echo {len(body)}", body) == ("output", "a\n$b\n app\n")
+    assert not list(host.state.glob("attach.*"))  # it may be a password
+    assert client.ask("query ../echo 3", b"abc")[0] == "failed"
     assert client.ask("query fails 0") == ("failed", "oh\n")
     assert client.ask("query unknown 0")[0] == "failed"
     assert list((host.state / "plan").iterdir())

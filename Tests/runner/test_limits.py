@@ -114,6 +114,7 @@ def test_questions_are_answered_on_a_full_disk(small):
     tag, text = client.ask("query health 0")
     assert tag == "output" and '"healthy":true' in text and "fine" in text
     assert client.ask("query backups 0") == ("output", "")
+    assert client.ask("query backups 3", b"abc") == ("output", "")
     assert client.ask("state 1") == ("state", "ended")
     assert client.ask("follow 1 0") == ("following", "ended")
     assert client.closed()["outcome"] == "committed"

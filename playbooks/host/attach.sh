@@ -346,24 +346,33 @@ client_step_ahead() {
   return 1
 }
 
-# NAME BYTES: a question to the host, whose script reads the body. It is our child (exec): its plan/$PPID goes with us. The answer goes
-# through no file, so that a full disk can be asked about; newlines at its end are one.
+# NAME BYTES: a question to the host, whose script reads the body. It is our child (exec): its plan/$PPID goes with us. Neither the answer nor the body
+# goes through a file, so that a full disk can be asked about, and a password lies nowhere; newlines at their ends are one. A plan's tar does.
 query() {
-  _input=/dev/null
-  [ "$2" = 0 ] || {
-    _input=$scratch
-    take "$2" "$scratch" || : # the script finds half of it
-  }
+  _body=
+  case $1.$2 in
+    *.0) ;;
+    plan.*) take "$2" "$scratch" || : ;; # the script finds half of it
+    *) _body=$(head -c "$2") ;;
+  esac
   _tag=failed
   _output=
-  case $1 in
-    '' | *[!a-z0-9-]*) ;;
-    *) ! _output=$(exec sh "$ORCH_BUNDLE/queries/$1.query.sh" <"$_input" 2>&1) || _tag=output ;;
+  _script=$ORCH_BUNDLE/queries/$1.query.sh
+  case $1.$2 in
+    .* | *[!a-z0-9-]*.*) ;;
+    *.0) ! _output=$(exec sh "$_script" </dev/null 2>&1) || _tag=output ;;
+    plan.*) ! _output=$(exec sh "$_script" <"$scratch" 2>&1) || _tag=output ;;
+    *) ! _output=$(
+      exec sh "$_script" 2>&1 <<EOT
+$_body
+EOT
+    ) || _tag=output ;;
   esac
+  _body=
   [ -z "$_output" ] || _output="$_output
 "
   reply $_tag "$_output"
-  [ "$2" = 0 ] || rm -f "$scratch"
+  case $1 in plan) rm -f "$scratch" ;; esac
 }
 
 # PATH: below the project's two directories. /opt/P/previous/: the release that was active when the current one was deployed.

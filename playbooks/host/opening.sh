@@ -68,9 +68,13 @@ allocate_reserve() {
   keep_spare
 }
 
-# 4 MiB that stay between the deployments: on a full disk attach gives them back to whoever comes to free space, which needs some too.
+# 4 MiB (2 where there aren't 4; none: the next one tries again) that stay between the deployments: on a full disk attach gives them back to whoever comes to free space, which needs some too.
 keep_spare() {
-  [ -e "$ORCH_STATE/spare" ] || fallocate -l 4M "$ORCH_STATE/spare" || rm -f "$ORCH_STATE/spare" # the next one tries again
+  [ ! -e "$ORCH_STATE/spare" ] || return 0
+  for _size in 4M 2M; do
+    ! fallocate -l "$_size" "$ORCH_STATE/spare" || return 0
+    rm -f "$ORCH_STATE/spare" # what of it there was room for
+  done
 }
 
 # Fails the start where `current` names a release that isn't there: nothing could be undone to it. Sets REPLY to its number.
