@@ -46,7 +46,15 @@ extension DeploymentRun {
 
     var third = StepAssembly(first: second.batch.following, catalog: catalog)
     try third.append(name: "seal", kind: "seal", catalog.seal, context: preparation.context)
-    try appendChanging(steps.filter { $0.kind.phase > .prepare }, to: &third)
+    var changing = steps.filter { $0.kind.phase > .prepare }
+    if preparation.context.isGoneBackTo {
+      for spec in changing where spec.kind == .migrate {
+        let reason = "\(preparation.context.version) was gone back to and runs on the schema as it is"
+        emit(.stepSkipped(host: host, step: spec.name, reason: reason))
+      }
+      changing.removeAll { $0.kind == .migrate }
+    }
+    try appendChanging(changing, to: &third)
     _ = try await carryOut(third, seal: true)
   }
 

@@ -130,6 +130,13 @@ public struct StepContext: Sendable {
     projectFiles = [:]
   }
 
+  /// The running release is one that was gone back to, and this deployment has its images: they run on the schema as it is, which their own
+  /// migrations may not even know.
+  public var isGoneBackTo: Bool {
+    guard target == nil, let current, current.copyOf > 0, current.version == version else { return false }
+    return inventory.services.app.allSatisfy { images[$0] != nil && images[$0]?.digest == current.images[$0]?.digest }
+  }
+
   /// Rollback: the database's schema is where the older release wants it; false as long as nobody has asked.
   public var schemaStays: Bool { reported.values.contains { $0["schema_stays"]?.boolValue == true } }
 }

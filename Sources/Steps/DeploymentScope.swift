@@ -13,6 +13,7 @@ extension StepContext {
 
   /// Migrations that the probe found pending; nil: unknown.
   var pendingMigrations: [String]? {
+    if isGoneBackTo { return [] }
     for facts in reported.values {
       if let pending = facts["pending"]?.arrayValue { return pending.compactMap(\.stringValue) }
     }

@@ -36,6 +36,8 @@ public struct SealStep: StepKind {
     release.images = effective.images
     release.services = effective.config.serviceNames
     release.variables = context.variables
+    // It stays the one that was gone back to, whose migrations may not know the schema.
+    if context.isGoneBackTo { release.copyOf = context.current?.copyOf ?? 0 }
     for step in playbook.steps {
       if case .migrate(let settings) = step.settings { release.schemaPolicy = settings.rollback.rawValue }
     }

@@ -295,6 +295,20 @@ enum Fixtures {
     #expect(summary.problem == nil)
   }
 
+  /// Its containers were gone after a rollback: its migrations needn't know the schema that the newer version has left.
+  @Test(arguments: [0, 3]) func whatWasGoneBackToIsNotMigrated(copyOf: Int) async throws {
+    let host = ScriptedHost(), events = Events()
+    let release = String(
+      decoding: try Release(
+        number: 6, version: "v1.1.0", previous: 1, copyOf: copyOf, created: "", playbook: Fixtures.standard
+      ).json(), as: UTF8.self)
+    await host.set { $0.files["/opt/market-bot/current/release.json"] = release }
+    let request = try Fixtures.request(steps: "preflight release env pull backup migrate recreate health commit")
+    #expect(try await deploy(host, request: request, events: events).exitStatus == 0)
+    let started = events.names { if case .stepStarted(_, let step) = $0 { step } else { nil } }
+    #expect(started.contains("migrate") == (copyOf == 0) && started.contains("recreate"))
+  }
+
   @Test func aPlanThatLosesDataNeedsItsFlag() async throws {
     let risky = Fixtures.catalog(changes: [Change(.run, "restore", losesData: true)])
     let refused = try await deploy(ScriptedHost(), catalog: risky)

@@ -160,6 +160,20 @@ private func baseline(_ containers: [(String, String)]) throws -> [String: JSONV
     #expect(gone.first { $0.subject == "service postgres" }?.action == .create)
   }
 
+  /// After a rollback by the policy `compatible` the schema is ahead: the older image would call all of its own migrations pending.
+  @Test(arguments: [(4, true), (0, false)]) func whatWasGoneBackToRunsOnTheSchemaAsItIs(copyOf: Int, empty: Bool) throws
+  {
+    var context = try same([("bot", "running"), ("postgres", "running")])
+    context.reported["migrate-probe"] = ["pending": .array([.string("<base> -> 0001")])]
+    context.current?.copyOf = copyOf
+    #expect(context.isGoneBackTo == empty)
+    #expect(try changes(context).isEmpty == empty)
+    let effective = try #require(effectiveConfig(context))
+    #expect(SealStep(playbook: playbook()).release(context, effective).copyOf == copyOf)
+    context.images["bot"] = image("bot", "3")
+    #expect(!context.isGoneBackTo)
+  }
+
   @Test func whatIsScaledToNothingNeedsNoContainer() throws {
     var context = try same([("postgres", "running")])
     context.config = ComposeConfig(

@@ -217,12 +217,12 @@ def test_a_playbook_with_the_version_and_set_is_gone_back_from_and_to(project):
     gate = '  - health: { exec: [python3, -c, "import sys; sys.exit(sys.argv[1] != sys.argv[2])", "${version}", "${expected}"] }\n'
     playbook.write_text(before.replace("  - commit: {}\n", gate + "  - commit: {}\n"))
     try:
-        project.deploy("v1.1.0", "--set", "expected=v1.1.0").expect(0)
         project.deploy("v1.4.0", "--set", "expected=v1.4.0").expect(0)
+        project.deploy("v1.6.0-slowstart", "--set", "expected=v1.6.0-slowstart").expect(0)
         for command in ("backup", "health", "env", "status", "prune"):
             project.run(command, "prod").expect(0)
         project.run("rollback", "prod").expect(0)
-        assert project.current() == "v1.1.0"
+        assert project.current() == "v1.4.0"
     finally:
         playbook.write_text(before)
 
