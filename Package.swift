@@ -97,7 +97,7 @@ let package = Package(
     module(
       "Commands",
       [
-        "Views", "Steps", "Engine", "Inventory", "SSH", "HTTP", "Crypto", "Playbooks", "Diagnostics",
+        "Views", "Steps", "Engine", "Inventory", "Vault", "SSH", "HTTP", "Crypto", "Playbooks", "Diagnostics",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Subprocess", package: "swift-subprocess"),
       ]),
@@ -105,6 +105,7 @@ let package = Package(
     module("Steps", ["Engine", "Inventory", "Playbooks", "Diagnostics"]),
     module("Engine", ["Inventory", "Playbooks", "Diagnostics"]),
     module("Inventory", ["ConfigSource", "Diagnostics"]),
+    module("Vault", ["Crypto", "ConfigSource", "Diagnostics"]),
     module("ConfigSource", ["Diagnostics", .product(name: "Yams", package: "Yams")]),
     module("SSH", ["CLibSSH2", "COpenSSL", "Diagnostics"]),
     module("HTTP", ["CLibCurl", "Diagnostics"]),
@@ -134,6 +135,7 @@ let package = Package(
       "InventoryTests", ["Inventory", "ConfigSource", "Diagnostics"], resources: [.copy("Malformed")]),
     tests("SSHTests", ["SSH", "Diagnostics"]),
     tests("CryptoTests", ["Crypto"]),
+    tests("VaultTests", ["Vault", "Crypto", "ConfigSource", "Diagnostics"]),
     tests("HTTPTests", ["HTTP"]),
     tests("EngineTests", ["Engine", "Inventory", "Diagnostics"]),
     tests("StepsTests", ["Steps", "Engine", "Inventory", "Diagnostics"]),

@@ -22,12 +22,16 @@ struct CommandContext: Sendable {
   var readLine: @Sendable (_ prompt: String) async -> String?
   /// The same without echo, for passphrases.
   var readSecret: @Sendable (_ prompt: String) async -> Secret?
+  var standardInputIsTerminal = isatty(0) == 1
+  /// All of stdin; nil: it can't be read, or is longer.
+  var readInput: @Sendable (_ limit: Int) -> [UInt8]? = Terminal.readInput
 
   @TaskLocal static var current = CommandContext.process
 
   /// Variables that hold secrets of ours: no child process gets them.
   static let secretVariables: Set<String> = [
     "ORCHESTRATE_SSH_KEY", "ORCHESTRATE_VAULT_KEY", "SOPS_AGE_KEY", "SOPS_AGE_KEY_FILE",
+    "SOPS_AGE_SSH_PRIVATE_KEY_FILE",
   ]
 
   func payload(_ text: String) { output.write(text, to: .standardOutput) }

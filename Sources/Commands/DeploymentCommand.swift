@@ -37,6 +37,9 @@ struct DeploymentCommand: Sendable {
     } else {
       try StepSelection(loaded.inventory, host: host.name, skip: options.skip).check(loaded.playbook.steps)
     }
+    // A rollback brings the release's own env along: it needs no key.
+    var vault: [String: String] = [:]
+    if case .deploy = kind { vault = try session.vaultValues(loaded.inventory, root: loaded.project.root) }
     var request = DeploymentRequest(
       kind: kind, inventory: loaded.inventory, playbook: loaded.playbook, playbookText: loaded.playbookText,
       holder: session.holder(reason: write.reason), nonce: SecureRandom.word(16).lowercased())
@@ -54,7 +57,7 @@ struct DeploymentCommand: Sendable {
     let connector = HostConnector(
       host, inventory: loaded.inventory, projectRoot: loaded.project.root, context: context, emit: { view.handle($0) })
     let client = LiveDeploymentClient(
-      connector: connector, session: session, loaded: loaded, flags: flags, version: version ?? "")
+      connector: connector, session: session, loaded: loaded, flags: flags, version: version ?? "", vault: vault)
     view.handle(
       .starting(
         DeploymentHeading(

@@ -29,6 +29,7 @@ struct DoctorCommand: AsyncParsableCommand {
       report.environment = command.inventory.environment
       report.checks.append(.init("inventory", .passed, "inventories/\(command.inventory.environment).yml is well"))
       checkPlaybook(command, &report)
+      report.checks += VaultFile(command.inventory, root: command.loaded.project.root, context: context).examined()
       try await checkHost(command, &report)
     } catch let error as ConfigurationError {
       for fault in error.diagnostics {
@@ -92,7 +93,10 @@ struct DoctorCommand: AsyncParsableCommand {
     -> DoctorReport.Check?
   {
     guard let registry = command.inventory.registry else { return nil }
-    guard let password = command.session.context.environment[registry.password], !password.isEmpty else {
+    // A vault that doesn't open is a check of its own.
+    let vault = try? command.session.vaultValues(command.inventory, root: command.loaded.project.root)
+    let sources = [command.session.context.environment[registry.password], vault?[registry.password]]
+    guard let password = sources.lazy.compactMap({ $0 }).first(where: { !$0.isEmpty }) else {
       return .init(
         "registry", .warning, "\(registry.server) wasn't asked: its password has no value here",
         host: command.host.name, remedy: "set the variable \(registry.password)")

@@ -27,6 +27,7 @@ struct EnvCommand: AsyncParsableCommand {
   func run() async throws {
     let command = try ReadingCommand(global, environment: environment)
     let paths = command.paths
+    let vault = try command.session.vaultValues(command.inventory, root: command.loaded.project.root)
     let (release, env, generated) = try await command.converse { attachment in
       async let release = attachment.request("get \(paths.current)/release.json")
       async let env = attachment.request("get \(paths.current)/.env")
@@ -38,7 +39,7 @@ struct EnvCommand: AsyncParsableCommand {
       environment: environment, playbook: "deploy", version: current?.version ?? "v0", only: [])
     let client = LiveDeploymentClient(
       connector: command.connector, session: command.session, loaded: loaded, flags: try parseAssignments(assignments),
-      version: current?.version ?? "")
+      version: current?.version ?? "", vault: vault)
     let resolved = try client.resolveEnv(
       host: env, generated: generated, current: current, hasVolumes: false)
     var document = EnvDocument(

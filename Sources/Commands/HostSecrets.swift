@@ -11,6 +11,8 @@ struct HostSecrets: Sendable {
   /// Names that the template marks `@secret`, and all of its names.
   private let marked: Set<String>
   private let names: Set<String>
+  /// Names in the vault, which are readable without a key.
+  private let fromVault: Set<String>
 
   init(_ session: ProjectSession, inventory: Inventory) {
     self.session = session
@@ -19,6 +21,7 @@ struct HostSecrets: Sendable {
     let entries = session.loader.template(of: inventory)?.entries ?? []
     marked = Set(entries.filter(\.isMarkedSecret).map(\.name))
     names = Set(entries.map(\.name))
+    fromVault = session.vaultNames(inventory)
   }
 
   /// - Parameter files: texts of env files; everything in `generated` is secret.
@@ -64,5 +67,7 @@ struct HostSecrets: Sendable {
     return String(decoding: result.stdout, as: UTF8.self)
   }
 
-  private func isSecret(_ name: String) -> Bool { marked.contains(name) || Secrecy.isSecret(name: name) }
+  private func isSecret(_ name: String) -> Bool {
+    marked.contains(name) || fromVault.contains(name) || Secrecy.isSecret(name: name)
+  }
 }

@@ -13,6 +13,8 @@ struct LiveDeploymentClient: DeploymentClient {
   /// `--set NAME=value` for the env file.
   var flags: [String: String] = [:]
   var version: String
+  /// What the vault has, by name.
+  var vault: [String: String] = [:]
 
   func attach() async throws -> Attachment { try await connector.attach() }
 
@@ -23,7 +25,7 @@ struct LiveDeploymentClient: DeploymentClient {
       from: inventory.env.from, builtins: ["VERSION": version], environment: inventory.environment,
       generate: { length in SecureRandom.word(length) })
     request.values = [
-      .flags: flags, .environment: session.context.environment,
+      .flags: flags, .environment: session.context.environment, .vault: vault,
       .host: try values(host, "the running release's env file"),
       .generated: try values(generated, "the host's generated.env"),
     ]
@@ -49,11 +51,14 @@ struct LiveDeploymentClient: DeploymentClient {
 
   func registryPassword() throws -> Secret? {
     guard let registry = loaded.inventory.registry else { return nil }
-    guard let value = flags[registry.password] ?? session.context.environment[registry.password], !value.isEmpty else {
+    let sources = [flags, session.context.environment, vault]
+    guard let value = sources.lazy.compactMap({ $0[registry.password] }).first(where: { !$0.isEmpty }) else {
       throw ConfigurationError([
         Diagnostic(
           at: nil, "the password of the registry \(registry.server) has no value",
-          help: "set the variable \(registry.password)")
+          help:
+            "set the variable \(registry.password), or: orchestrate secrets set \(loaded.inventory.environment) \(registry.password)"
+        )
       ])
     }
     return Secret(value)

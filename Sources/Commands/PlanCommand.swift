@@ -44,6 +44,7 @@ struct PlanCommand: AsyncParsableCommand {
     let context = session.context
     let loaded = try session.load(environment: environment, playbook: "deploy", version: version, set: set)
     let host = try session.host(of: loaded.inventory)
+    let vault = try session.vaultValues(loaded.inventory, root: loaded.project.root)
     var request = DeploymentRequest(
       kind: .deploy(version: version), inventory: loaded.inventory, playbook: loaded.playbook,
       playbookText: loaded.playbookText, holder: session.holder(reason: nil), nonce: SecureRandom.word(16).lowercased())
@@ -54,7 +55,7 @@ struct PlanCommand: AsyncParsableCommand {
     request.projectFiles = try session.projectFiles(loaded)
     let connector = HostConnector(host, inventory: loaded.inventory, projectRoot: loaded.project.root, context: context)
     let client = LiveDeploymentClient(
-      connector: connector, session: session, loaded: loaded, flags: set, version: version)
+      connector: connector, session: session, loaded: loaded, flags: set, version: version, vault: vault)
     let masker = Masker()
     var run = PlanRun(
       request: request, host: host.name, catalog: .standard(loaded.playbook), client: client,

@@ -26,7 +26,6 @@ enum Terminal {
   /// Without echo; the terminal's mode is put back also when the input ends.
   @Sendable static func readSecret(_ prompt: String) async -> Secret? {
     guard isatty(0) == 1 else { return nil }
-    write(prompt)
     var saved = termios()
     guard tcgetattr(0, &saved) == 0 else { return nil }
     var quiet = saved
@@ -41,6 +40,8 @@ enum Terminal {
     let hadHandler = previous.map { unsafeBitCast($0, to: Int.self) } ?? 0 != 0
     if hadHandler { signal(SIGINT, previous) }
     tcsetattr(0, TCSAFLUSH, &quiet)
+    // Only now: an answer that came before would have been shown, and flushed.
+    write(prompt)
     defer {
       tcsetattr(0, TCSAFLUSH, &saved)
       echoing = nil
@@ -48,6 +49,19 @@ enum Terminal {
       write("\n")
     }
     return await line().map { Secret($0) }
+  }
+
+  /// All of stdin, by read(2). Nil: it can't be read, or has more bytes than that.
+  @Sendable static func readInput(_ limit: Int) -> [UInt8]? {
+    var input: [UInt8] = []
+    var buffer = [UInt8](repeating: 0, count: 64 * 1024)
+    while true {
+      let count = read(0, &buffer, buffer.count)
+      if count < 0, errno == EINTR { continue }
+      guard count >= 0, input.count + count <= limit else { return nil }
+      guard count > 0 else { return input }
+      input += buffer[..<count]
+    }
   }
 
   private static func write(_ text: String) {

@@ -1,0 +1,115 @@
+internal import Diagnostics
+internal import Synchronization
+
+#if canImport(Glibc)
+  internal import Glibc
+#elseif canImport(Darwin)
+  internal import Darwin
+#endif
+
+/// The person's editor, on their terminal.
+final class Editor: Sendable {
+  private let context: CommandContext
+  private let process = Mutex<pid_t?>(nil)
+
+  init(_ context: CommandContext) { self.context = context }
+
+  /// Runs it and waits for its end. As git does: the variable is a command for sh, which gets the path as an argument.
+  ///
+  /// Throws `OrchestrateError` if it can't be started, fails, or is ended by a signal.
+  func run(_ path: String) async throws {
+    let command = [context.environment["VISUAL"], context.environment["EDITOR"]].compactMap { $0 }.first { !$0.isEmpty }
+    guard command != nil || context.isInteractive else {
+      throw OrchestrateError(
+        .usage, "there is no terminal to edit on, and no editor is named", state: "nothing was written",
+        remedy: "set $EDITOR, or set single values: orchestrate secrets set")
+    }
+    let editor = command ?? "vi"
+    let child: pid_t
+    do {
+      // A plain command takes the shell's place: a shell in between would die of the Ctrl-C that an editor may catch.
+      let isPlain = editor.allSatisfy { $0.isLetter || $0.isNumber || "/._- +:,".contains($0) }
+      let script = (isPlain ? "exec " : "") + editor + " \"$@\""
+      child = try spawn(["/bin/sh", "-c", script, editor, path], environment: context.childEnvironment)
+    } catch {
+      throw OrchestrateError(
+        .failed, "the editor can't be started", cause: error.description, state: "nothing was written")
+    }
+    process.withLock { $0 = child }
+    let status = await withCheckedContinuation { (continuation: CheckedContinuation<Int32, Never>) in
+      startThread {
+        var status: Int32 = 0
+        while waitpid(child, &status, 0) < 0, errno == EINTR {}
+        continuation.resume(returning: status)
+      }
+    }
+    process.withLock { $0 = nil }
+    guard status == 0 else {
+      let signal = status & 0x7f
+      throw OrchestrateError(
+        .failed, signal != 0 ? "the editor was ended by signal \(signal)" : "the editor failed: \(editor)",
+        cause: signal != 0 ? nil : "exit status \(status >> 8 & 0xff)", state: "nothing was written",
+        remedy: command == nil ? "name your editor: EDITOR=nano orchestrate secrets edit …" : nil)
+    }
+  }
+
+  /// Hands Ctrl-C on. False: none is running.
+  func interrupt() -> Bool {
+    process.withLock { process in
+      guard let process else { return false }
+      kill(process, SIGINT)
+      return true
+    }
+  }
+
+  func terminate() { process.withLock { if let process = $0 { kill(process, SIGTERM) } } }
+}
+
+struct SpawnFault: Error, CustomStringConvertible {
+  var description: String
+}
+
+/// Starts a program (posix_spawn(3)) with the signals' default actions, whatever this process does with them.
+///
+/// - Parameters:
+///   - input: what becomes its stdin; nil: ours.
+///   - isQuiet: stdout and stderr go nowhere.
+func spawn(
+  _ arguments: [String], environment: [String: String], input: Int32? = nil, isQuiet: Bool = false,
+  ownSession: Bool = false
+) throws(SpawnFault) -> pid_t {
+  var attributes = posix_spawnattr_t()
+  var actions = posix_spawn_file_actions_t()
+  posix_spawnattr_init(&attributes)
+  posix_spawn_file_actions_init(&actions)
+  defer {
+    posix_spawnattr_destroy(&attributes)
+    posix_spawn_file_actions_destroy(&actions)
+  }
+  var signals = sigset_t()
+  sigemptyset(&signals)
+  for signal in [SIGINT, SIGTERM, SIGHUP, SIGPIPE, SIGQUIT] { sigaddset(&signals, signal) }
+  posix_spawnattr_setsigdefault(&attributes, &signals)
+  var none = sigset_t()
+  sigemptyset(&none)
+  posix_spawnattr_setsigmask(&attributes, &none)
+  var flags = Int32(POSIX_SPAWN_SETSIGDEF) | Int32(POSIX_SPAWN_SETSIGMASK)
+  // POSIX_SPAWN_SETSID; glibc has it behind _GNU_SOURCE.
+  if ownSession { flags |= 0x80 }
+  posix_spawnattr_setflags(&attributes, Int16(flags))
+  if let input { posix_spawn_file_actions_adddup2(&actions, input, 0) }
+  if isQuiet {
+    posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0)
+    posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0)
+  }
+  var argv: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) } + [nil]
+  var envp: [UnsafeMutablePointer<CChar>?] = environment.map { strdup("\($0.key)=\($0.value)") } + [nil]
+  defer { for pointer in argv + envp { free(pointer) } }
+  var process: pid_t = 0
+  let status = posix_spawn(&process, arguments[0], &actions, &attributes, &argv, &envp)
+  guard status == 0 else {
+    throw SpawnFault(
+      description: "\(arguments[0]): \(String(cString: strerror(status)))")
+  }
+  return process
+}
