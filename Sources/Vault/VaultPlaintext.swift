@@ -18,7 +18,9 @@ extension Vault {
       }
       let written =
         switch value.kind {
-        case .int, .float, .bool: text
+        case .int, .bool: text
+        // Else it would come back as an integer.
+        case .float: text.contains(".") ? text : text + ".0"
         case .str, .bytes, .time: YAMLText.scalar(text, column: open.leaf.column, isFlow: open.leaf.isFlow)
         }
       changes.append(.init(range: open.leaf.range, text: written))
@@ -35,9 +37,14 @@ extension Vault {
   private func check(shown text: String) throws(VaultError) {
     let shown = try Self.outline(Array(text.utf8), file: file).leaves()
     for (index, open) in leaves.enumerated() where open.isEncrypted {
-      let isSame =
-        shown.indices.contains(index) && shown[index].path == open.leaf.path
-        && (try? VaultValue.written(shown[index].scalar))?.bytes == open.value?.bytes
+      var isSame = false
+      if shown.indices.contains(index), shown[index].path == open.leaf.path,
+        case .success(let value) = Result(catching: { () throws(VaultValue.Unreadable) in
+          try VaultValue.written(shown[index].scalar)
+        })
+      {
+        isSame = value.map { Stash.key($0, open.leaf.keys) } == open.value.map { Stash.key($0, open.leaf.keys) }
+      }
       guard isSame else {
         throw VaultError(
           .refused, at: open.leaf.location,
@@ -131,7 +138,7 @@ extension Vault {
 
 /// The ciphertexts at hand, by what they stand for.
 private struct Stash {
-  private struct Key: Hashable {
+  struct Key: Hashable {
     var additional: String
     var kind: String
     var bytes: [UInt8]
@@ -155,7 +162,8 @@ private struct Stash {
     }
   }
 
-  private static func key(_ value: VaultValue, _ keys: [String]) -> Key {
+  /// What is shown in the same way has the same key.
+  static func key(_ value: VaultValue, _ keys: [String]) -> Key {
     let kind: VaultValue.Kind = [.bytes, .time].contains(value.kind) ? .str : value.kind
     return Key(additional: additionalData(keys), kind: kind.rawValue, bytes: value.bytes)
   }

@@ -126,9 +126,10 @@ struct RandomTree {
       values[name] = "bool:\(flag)"
       text += " \(flag)"
     case 2:
-      let number = Double(Int.random(in: -100_000...100_000, using: &generator)) / 8 + 0.0625
-      values[name] = "float:\(VaultValue.decimal(number))"
-      text += " \(VaultValue.decimal(number))"
+      let number = Double(Int.random(in: -100_000...100_000, using: &generator)) / 8
+      let decimal = VaultValue.decimal(number)
+      values[name] = "float:\(decimal)"
+      text += " " + (decimal.contains(".") ? decimal : decimal + ".0")
     default:
       let string = string()
       values[name] = "str:" + string
