@@ -79,9 +79,9 @@ struct VaultFile: Sendable {
         cause: (found.used.map { "looked at \($0)" } + found.passedOver.map { "looked for \($0)" })
           .joined(separator: "\n"),
         state: "nothing was read or written",
-        remedy: error.diagnostics[0].help
-          ?? "put your key there, or make one (orchestrate secrets keygen) and let a recipient add it: orchestrate secrets recipients add \(environment) age1…"
-      )
+        remedy: found.identities.first.map { mine in
+          "whoever can open it lets you in: orchestrate secrets recipients add \(environment) \"\(mine.recipient)\""
+        } ?? "put your key there, or make one: orchestrate secrets keygen")
     }
   }
 
