@@ -10,7 +10,11 @@ internal import Synchronization
 /// The person's editor, on their terminal.
 final class Editor: Sendable {
   private let context: CommandContext
-  private let process = Mutex<pid_t?>(nil)
+  private struct State {
+    var process: pid_t?
+    var ended: ContinuousClock.Instant?
+  }
+  private let state = Mutex(State())
 
   init(_ context: CommandContext) { self.context = context }
 
@@ -35,7 +39,7 @@ final class Editor: Sendable {
       throw OrchestrateError(
         .failed, "the editor can't be started", cause: error.description, state: "nothing was written")
     }
-    process.withLock { $0 = child }
+    state.withLock { $0.process = child }
     let status = await withCheckedContinuation { (continuation: CheckedContinuation<Int32, Never>) in
       startThread {
         var status: Int32 = 0
@@ -43,7 +47,7 @@ final class Editor: Sendable {
         continuation.resume(returning: status)
       }
     }
-    process.withLock { $0 = nil }
+    state.withLock { $0 = State(process: nil, ended: .now) }
     guard status == 0 else {
       let signal = status & 0x7f
       throw OrchestrateError(
@@ -53,16 +57,17 @@ final class Editor: Sendable {
     }
   }
 
-  /// Hands Ctrl-C on. False: none is running.
+  /// Hands Ctrl-C on. False: none is running. What comes within a second of an editor's end was still meant for it: the
+  /// signal reaches both at once, and this process hears of it later.
   func interrupt() -> Bool {
-    process.withLock { process in
-      guard let process else { return false }
+    state.withLock { state in
+      guard let process = state.process else { return state.ended.map { $0.duration(to: .now) < .seconds(1) } ?? false }
       kill(process, SIGINT)
       return true
     }
   }
 
-  func terminate() { process.withLock { if let process = $0 { kill(process, SIGTERM) } } }
+  func terminate() { state.withLock { if let process = $0.process { kill(process, SIGTERM) } } }
 }
 
 struct SpawnFault: Error, CustomStringConvertible {
