@@ -36,7 +36,9 @@ public enum CommandLineTool {
       return 0
     } catch let error as ConfigurationError {
       context.narrate(
-        text(of: error.diagnostics, style: context.errorStyle) { sourceLines($0, below: error.root) })
+        text(of: error.diagnostics, style: context.errorStyle) {
+          error.isConfidential ? nil : sourceLines($0, below: error.root)
+        })
       return own(.configuration)
     } catch let error as OrchestrateError {
       context.narrate(text(of: error, style: context.errorStyle))

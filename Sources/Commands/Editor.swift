@@ -33,7 +33,15 @@ final class Editor: Sendable {
     do {
       // A plain command takes the shell's place: a shell in between would die of the Ctrl-C that an editor may catch.
       let isPlain = editor.allSatisfy { $0.isLetter || $0.isNumber || "/._- +:,".contains($0) }
-      let script = (isPlain ? "exec " : "") + editor + " \"$@\""
+      // vim and its kin copy what was yanked and deleted into the home folder, and Neovim its swap file (`:help viminfo`, `:help swap-file`).
+      let word = editor.split(separator: " ").first ?? ""
+      let script =
+        isPlain
+        ? """
+        program=$(readlink -f "$(command -v \(word))")
+        case ${program##*/} in *vim*) exec \(editor) -n -i NONE "$@" ;; esac
+        exec \(editor) "$@"
+        """ : editor + " \"$@\""
       child = try spawn(["/bin/sh", "-c", script, editor, path], environment: context.childEnvironment)
     } catch {
       throw OrchestrateError(

@@ -111,7 +111,10 @@ final class PlaintextSpace: Sendable {
     guard let bytes = FileManager.default.contents(atPath: folder + "/" + name) else {
       throw Self.fault("the editor has removed the file")
     }
-    return String(decoding: bytes, as: UTF8.self)
+    guard let text = String(validating: bytes, as: UTF8.self) else {
+      throw Self.fault("the editor has saved it in another encoding than UTF-8")
+    }
+    return text
   }
 
   /// May be called more than once, from any thread.

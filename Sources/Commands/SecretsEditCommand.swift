@@ -59,7 +59,7 @@ struct SecretsEditCommand: AsyncParsableCommand {
         try vault.replace(plaintext: edited, file: name + " (edited)")
         break
       } catch {
-        guard context.isInteractive else { throw ConfigurationError(error.diagnostics) }
+        guard context.isInteractive else { throw ConfigurationError(error.diagnostics, isConfidential: true) }
         context.narrate(text(of: error.diagnostics, style: context.errorStyle))
         let answer = await context.readLine("Edit again? [Y/n] ")?.lowercased() ?? "n"
         guard !answer.hasPrefix("n") else {

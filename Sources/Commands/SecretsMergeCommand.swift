@@ -48,7 +48,7 @@ struct SecretsMergeCommand: AsyncParsableCommand {
           remedy: "set the ones that you want with `orchestrate secrets set`, then: git add")
       }
     } catch let error as VaultError {
-      throw ConfigurationError(error.diagnostics, root: context.workingDirectory)
+      throw ConfigurationError(error.diagnostics, root: context.workingDirectory, isConfidential: true)
     } catch let error as PrivateFile.Fault {
       throw OrchestrateError(.failed, "\(ours) can't be written", cause: error.reason, state: "it is as it was")
     }

@@ -62,12 +62,20 @@ struct SecretsSetCommand: AsyncParsableCommand {
   @Flag(help: "Keep a line break at the end of the input.") var exact = false
   @OptionGroup var global: GlobalOptions
 
+  func validate() throws {
+    guard let equals = key.firstIndex(of: "=") else { return }
+    throw ValidationError(
+      "\(key[..<equals])=…: the value is never an argument; give the name alone, and the value on stdin")
+  }
+
   func run() async throws {
     let context = CommandContext.current
     let file = try VaultFile(global, environment: environment, context: context)
     let value = VaultValue(try await input(context))
     let written = try file.change(creating: true) { (vault: inout Vault) throws(VaultError) in
-      try vault.set(value, at: vault.path(key))
+      let path = vault.path(key)
+      try vault.checkEncrypts(path)
+      try vault.set(value, at: path)
     }
     context.narrate(
       written ? "\(key) is set in \(file.name)\n" : "\(key) has this value already; nothing was written\n")

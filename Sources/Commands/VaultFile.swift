@@ -139,7 +139,7 @@ struct VaultFile: Sendable {
       return OrchestrateError(.usage, first.message, state: "nothing was written", remedy: first.help)
     case .recipient:
       return OrchestrateError(.failed, first.message, state: "nothing was written", remedy: first.help)
-    default: return ConfigurationError(error.diagnostics, root: root)
+    default: return ConfigurationError(error.diagnostics, root: root, isConfidential: true)
     }
   }
 

@@ -37,9 +37,12 @@ public struct ConfigurationError: Error, Sendable, Equatable {
   public var diagnostics: [Diagnostic]
   /// The folder that the files' names are relative to; nil: the working directory.
   public var root: String?
+  /// The files hold secrets: none of their lines may be shown.
+  public var isConfidential: Bool
 
-  public init(_ diagnostics: [Diagnostic], root: String? = nil) {
+  public init(_ diagnostics: [Diagnostic], root: String? = nil, isConfidential: Bool = false) {
     self.diagnostics = diagnostics
     self.root = root
+    self.isConfidential = isConfidential
   }
 }

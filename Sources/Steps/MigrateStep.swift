@@ -106,7 +106,22 @@ public struct SchemaProbeStep: StepKind {
   }
 }
 
-/// Internal: asks the new image, before the plan, which migrations are pending. Facts: `revision`, `head`, `pending`.
+/// A schema whose revision the new image doesn't know: its migrations would fail at once. One that was gone back to runs
+/// on it as it is.
+func strangeSchema(_ steps: [StepSpec], _ context: StepContext) -> String? {
+  guard !context.isGoneBackTo,
+    steps.contains(where: { $0.kind == .migrate && !context.options.skip.contains($0.name) }),
+    let revision = context.reported.values.lazy.compactMap({ $0["unknown_revision"]?.stringValue }).first
+  else { return nil }
+  let version = context.version.isEmpty ? "the new version" : context.version
+  return """
+    the schema is at \(revision), which \(version) doesn't know: something newer has migrated it. \
+    orchestrate rollback goes back by the policy of the release; --skip leaves the schema as it is
+    """
+}
+
+/// Internal: asks the new image, before the plan, which migrations are pending. Facts: `revision`, `head`, `pending`, and
+/// `unknown_revision` where the image doesn't know the schema's.
 public struct MigrateProbeStep: StepKind {
   public var settings: MigrateSettings
 

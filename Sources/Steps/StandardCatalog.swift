@@ -33,6 +33,7 @@ extension StepCatalog {
         findings.problems += [foreignProject(context)].compactMap(\.self)
         findings.problems += absentServices(playbook.steps, context) + unmanaged.problems
         findings.problems += stoppedDatabases(playbook.steps, context)
+        findings.problems += [strangeSchema(playbook.steps, context)].compactMap(\.self)
         findings.warnings += unmanaged.warnings
         return findings
       },

@@ -90,7 +90,15 @@ public struct IdentitySources: Sendable {
         }
         return
       }
-      add(String(decoding: bytes, as: UTF8.self), from: label, path: path, isFile: true, &found, &faults)
+      // A file that nobody has named may be another program's: whatever it holds, the other keys count.
+      guard name == nil else {
+        return add(String(decoding: bytes, as: UTF8.self), from: label, path: path, isFile: true, &found, &faults)
+      }
+      var itsFaults: [Diagnostic] = []
+      add(String(decoding: bytes, as: UTF8.self), from: label, path: path, isFile: true, &found, &itsFaults)
+      found.passedOver += itsFaults.map(\.message)
+    } catch  where name == nil {
+      found.passedOver.append("\(label) (can't be read)")
     } catch {
       faults.append(
         Diagnostic(at: nil, "the key file \(label) can't be read", help: "are you allowed to? ls -l \(path)"))

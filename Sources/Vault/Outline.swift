@@ -342,6 +342,25 @@ struct Outline: Sendable {
     return comments
   }
 
+  /// Where a `#` stands that some readers take for a comment's beginning, and this one doesn't.
+  var strayHash: SourceLocation? {
+    var index = 0, next = 0
+    while index < scalars.count {
+      if next < opaque.count, index >= opaque[next].lowerBound {
+        index = max(index, opaque[next].upperBound)
+        next += 1
+      } else if scalars[index] != "#" {
+        index += 1
+      } else if index == 0 || isSpace(index - 1) || Self.isBreak(scalars[index - 1]) {
+        index = lineEnd(index)
+      } else {
+        let line = lineStarts.count { $0 <= index }
+        return SourceLocation(file: source.file, line: line, column: column(index) + 1)
+      }
+    }
+    return nil
+  }
+
   /// As SOPS' reader counts comments to collections: one on a line of its own to the collection of what follows it in the
   /// same column, one behind a value to the collection of that value. Where that may differ, all enclosing ones follow.
   private func candidates(_ offset: Int, nextAnchor: Int) -> [[String]] {

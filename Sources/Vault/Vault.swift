@@ -207,13 +207,18 @@ public struct Vault: Sendable {
     copy.outline = try Self.outline(Array(changed.utf8), file: file)
     copy.metadata = try SOPSMetadata(copy.outline)
     try copy.decrypt()
-    guard copy.entries == expected else {
+    guard copy.entries == expected, copy.unopenedComments <= unopenedComments else {
       throw VaultError(
         .syntax, at: nil, "the change would alter other values of \(file), so it isn't made",
         help: "edit it as a whole: orchestrate secrets edit")
     }
     self = copy
     isChanged = true
+  }
+
+  /// Ciphertexts of comments that were moved away from where they belong, or damaged.
+  private var unopenedComments: Int {
+    comments.count { $0.additional == nil && Ciphertext($0.text)?.type == "comment" }
   }
 
   // MARK: Looking

@@ -113,6 +113,12 @@ extension Vault {
     while depth > 0, node(Array(path.prefix(depth))) == nil { depth -= 1 }
     guard let parent = node(Array(path.prefix(depth))) else { throw missing(path) }
     let rest = Array(path.dropFirst(depth)), keys = keys(Array(path.prefix(depth)))
+    // A position in a list that isn't there: as a key it would be something else.
+    guard !rest.contains(where: { $0.allSatisfy(\.isNumber) }) else {
+      throw VaultError(
+        .wrongKind, at: parent.location, "`\(path.joined(separator: "."))` would be part of a list that isn't there",
+        help: "make lists in the editor: orchestrate secrets edit")
+    }
     let name = path.prefix(depth).joined(separator: ".")
     guard case .mapping(let members) = parent.content else {
       // An empty group is written as nothing, too.
@@ -132,7 +138,14 @@ extension Vault {
     let column = max(parent.column, 0)
     let block = try lines(value, rest, below: keys, column: column)
     if let last = members.last(where: { depth > 0 || $0.key != SOPSMetadata.key }) {
-      let end = outline.lineEnd(last.value.range.upperBound)
+      var end = outline.lineEnd(last.value.range.upperBound)
+      // Comments of what is nested in the last value stay with it: they are bound to where they stand.
+      for comment in comments where comment.range.lowerBound > end {
+        guard outline.column(comment.range.lowerBound) > column,
+          outline.text(end..<comment.range.lowerBound).allSatisfy(\.isWhitespace)
+        else { break }
+        end = comment.range.upperBound
+      }
       return try insert("\n" + block.dropLast(), at: end, value, path)
     }
     try insert(block, at: outline.lineStart(metadata.entry.keyRange.lowerBound), value, path)
@@ -235,26 +248,38 @@ extension Vault {
   /// Takes a recipient off the list, and gives the vault a new data key, which the recipient doesn't have. Values that the
   /// recipient has seen stay known to it, in the file's history too.
   public mutating func remove(_ recipient: Recipient) throws(VaultError) {
-    guard let index = metadata.keys.firstIndex(where: { (try? Recipient($0.recipient)) == recipient }) else {
+    let found = metadata.keys.indices.filter { (try? Recipient(metadata.keys[$0].recipient)) == recipient }
+    guard !found.isEmpty else {
       throw VaultError(
         .recipient, at: metadata.entry.location, "\(recipient) isn't a recipient of \(file)",
         help: "its recipients: \(recipients.joined(separator: ", "))")
     }
-    guard metadata.keys.count > 1 else {
+    guard metadata.keys.count > found.count else {
       throw VaultError(
         .recipient, at: metadata.keys[0].location, "\(recipient) is the only recipient: nobody could open the vault",
         help: "add another one first")
     }
-    try checkRewrappable(without: index)
+    try checkRewrappable(without: found)
     var copy = self
-    try copy.reload(outline.applying([.init(range: outline.lines(metadata.keys[index].range), text: "")]))
+    let lines = found.map { Outline.Change(range: outline.lines(metadata.keys[$0].range), text: "") }
+    try copy.reload(outline.applying(lines))
     try copy.rekey()
     self = copy
   }
 
+  /// Throws `refused` for a name whose value the file's own rule leaves in the clear, though it doesn't say so itself: the rule isn't protected by
+  /// the file's MAC, and whoever can push could have written it.
+  public func checkEncrypts(_ path: [String]) throws(VaultError) {
+    guard !metadata.rule.encrypts(path), !path.contains(where: { $0.hasSuffix("_unencrypted") }) else { return }
+    throw VaultError(
+      .refused, at: metadata.entry.location,
+      "the rule in \(file)'s `sops:` block leaves `\(path.joined(separator: "."))` in the clear",
+      help: "is the rule meant so? then write it with: orchestrate secrets edit")
+  }
+
   /// A new data key for all recipients: each value is encrypted anew.
   public mutating func rekey() throws(VaultError) {
-    try checkRewrappable(without: nil)
+    try checkRewrappable(without: [])
     let old = dataKey
     dataKey = try Self.random { () throws(SecureRandom.Unavailable) in
       try SecureRandom.bytes(AES256GCM.keyCount)
@@ -291,14 +316,14 @@ extension Vault {
   }
 
   /// A new data key has to be wrapped for everybody, which is possible for recipients of age only.
-  private func checkRewrappable(without removed: Int?) throws(VaultError) {
+  private func checkRewrappable(without removed: [Int]) throws(VaultError) {
     guard metadata.others.isEmpty else {
       throw VaultError(
         .unsupported, at: metadata.entry.location,
         "the vault is also encrypted for keys of \(metadata.others.joined(separator: ", ")), for which only sops can wrap a new data key",
         help: "use sops for this: sops rotate")
     }
-    for (index, key) in metadata.keys.enumerated() where index != removed {
+    for (index, key) in metadata.keys.enumerated() where !removed.contains(index) {
       do { _ = try Recipient(key.recipient) } catch {
         throw VaultError(.recipient, at: key.location, "\(key.recipient): \(error.message)", help: "remove it first")
       }

@@ -101,6 +101,12 @@ extension Vault {
     for comment in edited.comments() {
       if let change = try stash.change(comment, in: edited, self) { changes.append(change) }
     }
+    if let place = edited.strayHash {
+      faults.append(
+        Diagnostic(
+          at: place, "a comment's `#` needs a blank before it",
+          help: "else readers differ, and it would stay unencrypted"))
+    }
     faults += keyFaults(edited)
     guard faults.isEmpty else { throw VaultError(.syntax, faults) }
     var body = edited.applying(changes)

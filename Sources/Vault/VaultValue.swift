@@ -124,7 +124,13 @@ extension VaultValue {
         guard let whole = Int(scalar.text) else { throw Unreadable(why: "the number is too big") }
         return VaultValue(whole)
       }
-      return VaultValue(number)
+      let value = VaultValue(number), kept = value.text?.reveal() ?? ""
+      // With an exponent it is a number to everybody, however it is written.
+      guard scalar.text == kept || scalar.text == kept + ".0" || scalar.text.contains(where: { "eE".contains($0) })
+      else {
+        throw Unreadable(why: "the number would become \(kept): put quotes around it")
+      }
+      return value
     }
   }
 

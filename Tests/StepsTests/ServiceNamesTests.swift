@@ -164,7 +164,7 @@ private func baseline(_ containers: [(String, String)]) throws -> [String: JSONV
   @Test(arguments: [(4, true), (0, false)]) func whatWasGoneBackToRunsOnTheSchemaAsItIs(copyOf: Int, empty: Bool) throws
   {
     var context = try same([("bot", "running"), ("postgres", "running")])
-    context.reported["migrate-probe"] = ["pending": .array([.string("<base> -> 0001")])]
+    context.reported["migrate-probe"] = ["pending": .array([.string("0001 the first")])]
     context.current?.copyOf = copyOf
     #expect(context.isGoneBackTo == empty)
     #expect(try changes(context).isEmpty == empty)
@@ -172,6 +172,22 @@ private func baseline(_ containers: [(String, String)]) throws -> [String: JSONV
     #expect(SealStep(playbook: playbook()).release(context, effective).copyOf == copyOf)
     context.images["bot"] = image("bot", "3")
     #expect(!context.isGoneBackTo)
+  }
+
+  /// An older version deployed over the schema of a newer one: its own migrations would fail, after the application was stopped.
+  @Test func aSchemaOfSomethingNewerIsRefused() throws {
+    var context = try same([("bot", "running"), ("postgres", "running")])
+    context.version = "v0.9"
+    context.reported["migrate-probe"] = ["pending": .array([]), "unknown_revision": .string("0002")]
+    let problem = try #require(strangeSchema(playbook().steps, context))
+    #expect(problem.contains("at 0002, which v0.9 doesn't know") && problem.contains("orchestrate rollback"))
+    #expect(StepCatalog.standard(playbook()).inspect(context).problems.contains(problem))
+    context.options.skip = ["schema"]
+    #expect(strangeSchema(playbook().steps, context) == nil)
+    context.options.skip = []
+    context.version = context.current?.version ?? ""
+    context.current?.copyOf = 4
+    #expect(strangeSchema(playbook().steps, context) == nil)
   }
 
   @Test func whatIsScaledToNothingNeedsNoContainer() throws {

@@ -112,6 +112,11 @@ import Testing
       #expect(!"\(error!)".contains("canary-hunter2"))
       if environment["SOPS_AGE_KEY_FILE"] == "/bad" { #expect(error?.diagnostics[0].location?.line == 2) }
     }
+    // A file of another program's is none either, if nobody has named it.
+    let beside = try load(
+      ["HOME": "/h", "SOPS_AGE_KEY": Sample.secret], ["/h/.config/sops/age/keys.txt": "AGE-PLUGIN-YUBIKEY-1CANARY\n"])
+    #expect(beside.identities == [Sample.identity])
+    #expect(beside.passedOver.contains { $0.hasPrefix("/h/.config/sops/age/keys.txt") && !$0.contains("CANARY") })
     // An SSH key that can't be used is no fault: it is there for other things.
     let found = try load(
       ["HOME": "/h"], ["/h/.ssh/id_ed25519": "-----BEGIN RSA PRIVATE KEY-----\n-----END RSA PRIVATE KEY-----"])

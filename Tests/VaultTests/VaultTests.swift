@@ -319,6 +319,76 @@ import Testing
     #expect(fresh.shown == ["A=str:ours", "B=str:b"])
   }
 
+  /// What can't be merged by value is a conflict or an error, never another value.
+  @Test func mergesNothingIntoSomethingElse() throws {
+    let base = try vault("A: old\n")
+    var ours = try open(base.text), theirs = try open(base.text)
+    try ours.set(VaultValue("ours"), at: ["A"])
+    try theirs.replace(plaintext: "# new\nA: old\nhosts: [p, q]\n", file: "v")
+    #expect(
+      try ours.merge(base: base, theirs: theirs) == ["hosts.0", "hosts.1", "comments (theirs aren't taken over)"])
+    #expect(ours.shown == ["A=str:ours"])
+    #expect(throws: VaultError.self) { try ours.set(VaultValue("x"), at: ["hosts", "0"]) }
+    // Their new data key makes a new one here.
+    var rekeyed = try open(base.text), changed = try open(base.text)
+    try rekeyed.rekey()
+    try changed.set(VaultValue("b"), at: ["B"])
+    let before = changed.dataKey
+    #expect(try changed.merge(base: base, theirs: rekeyed).isEmpty)
+    #expect(changed.dataKey != before && changed.shown == ["A=str:old", "B=str:b"])
+    // Keys that only sops can handle.
+    var other = try open(base.text)
+    try other.reload(
+      other.text.replacing("    version", with: "    pgp:\n        - fp: X\n          enc: y\n    version"))
+    let error = #expect(throws: VaultError.self) { try changed.merge(base: base, theirs: other) }
+    #expect(error?.code == .refused)
+  }
+
+  @Test func commentsStayWhereTheyBelong() throws {
+    var vault = try vault("tls:\n    key: x\n    # trailing note\nZ: z\n")
+    try vault.unset(["Z"])
+    try vault.set(VaultValue("new"), at: ["NEW"])
+    #expect(try vault.plaintext() == "tls:\n    key: x\n    # trailing note\nNEW: new\n")
+  }
+
+  @Test(arguments: ["hosts: [a, \"b\"]#c\n", "a: \"x\"#c\n"]) func whatOthersTakeForACommentIsRefused(text: String)
+    throws
+  {
+    var vault = try vault("A: x\n")
+    #expect(throws: VaultError.self) { try vault.replace(plaintext: text, file: "v") }
+    try vault.replace(plaintext: text.replacing("#c", with: " #c"), file: "v")
+    #expect(!vault.text.contains("#c"))
+  }
+
+  @Test func aRuleThatLeavesAValueInTheClearIsAskedAbout() throws {
+    var vault = try vault("A: x\nB_unencrypted: b\n")
+    try vault.checkEncrypts(["A"])
+    try vault.checkEncrypts(["B_unencrypted"])
+    vault.metadata.rule = .unencryptedRegex("^NEW_")
+    #expect(throws: VaultError.self) { try vault.checkEncrypts(["NEW_TOKEN"]) }
+  }
+
+  @Test func aRecipientThatIsThereTwiceGoesTwice() throws {
+    var vault = try vault("A: x\n")
+    _ = try vault.add(Sample.sshIdentity.recipient)
+    let item = try SOPSMetadata.item(Sample.sshIdentity.recipient, dataKey: vault.dataKey, column: 8)
+    try vault.reload(vault.text.replacing("    age:\n", with: "    age:\n" + item + "\n"))
+    #expect(vault.recipients.count == 3)
+    try vault.remove(Sample.sshIdentity.recipient)
+    #expect(vault.recipients == [Sample.recipient])
+    let sealed = try vault.seal(at: later)
+    #expect(throws: VaultError.self) { try open(sealed, [Sample.sshIdentity]) }
+  }
+
+  @Test(arguments: ["1.50", ".5", "3.14159265358979323846"]) func aNumberThatWouldChangeIsRefused(text: String)
+    throws
+  {
+    var vault = try vault("A: x\n")
+    #expect(throws: VaultError.self) { try vault.replace(plaintext: "A: \(text)\n", file: "v") }
+    try vault.replace(plaintext: "A: \"\(text)\"\n", file: "v")
+    #expect(vault.shown == ["A=str:\(text)"])
+  }
+
   @Test func macOverEncryptedValuesOnly() throws {
     var vault = try Vault.create(file: "v", recipients: [Sample.identity.recipient])
     try vault.reload(vault.text.replacing("    version", with: "    mac_only_encrypted: true\n    version"))

@@ -183,11 +183,15 @@ def test_where_keys_are_looked_for(bench):
 
 
 def test_others_read_what_we_write(bench):
-    for name, value in flat(TREE):
-        if isinstance(value, str) and value:
-            bench.set(name.replace("_unencrypted", ""), value)
+    # Lists are made in the editor.
+    expected = {
+        name.replace("_unencrypted", ""): value
+        for name, value in flat(TREE) if isinstance(value, str) and value and not any(part.isdigit() for part in name.split("."))
+    }
+    for name, value in expected.items():
+        bench.set(name, value)
+    bench.run("secrets", "set", "prod", "hosts.0", input="x", status=64)
     tree, _ = bench.load()
-    expected = {name.replace("_unencrypted", ""): value for name, value in flat(TREE) if isinstance(value, str) and value}
     assert dict(flat(tree)) == expected
     assert {name: bench.get(name) for name in expected} == expected
     # Nothing of a value stands in the file.
@@ -492,6 +496,45 @@ def test_faults_of_an_edit_have_their_place(bench):
         assert f"prod.secrets.yml (edited):{place}" in result.stderr.decode(), result.stderr
         assert CANARY.encode() not in result.stderr
         assert bench.vault.read_bytes() == before
+
+
+def test_no_fault_shows_a_line_of_a_vault_or_a_key(bench):
+    """Elsewhere an error has the line that it is about."""
+    bench.set("A", "x")
+    metadata = bench.vault.read_text().split("sops:", 1)[1]
+    for text in [f"TOKEN: {CANARY}\nsops:{metadata}", f"TOKEN: {CANARY}\n", f"TOKEN: [{CANARY}\n"]:
+        bench.vault.write_text(text)
+        for command in [("secrets", "get", "prod", "TOKEN"), ("secrets", "edit", "prod"), ("secrets", "list", "prod"), ("deploy", "prod", "v1")]:
+            result = subprocess.run(
+                [BINARY, *command], cwd=bench.folder, env=bench.environment(EDITOR="true", GITHUB_ACTIONS="true"), capture_output=True, timeout=60,
+                check=False)
+            assert CANARY.encode() not in result.stdout + result.stderr, (command, result.stderr)
+    torn = secret_of(bench.key_file)[:-1]
+    (bench.folder / "ci.key").write_text(f"# mine\n{torn}\n")
+    result = bench.run("secrets", "get", "prod", "A", status=78, SOPS_AGE_KEY_FILE="ci.key")
+    assert b"ci.key" in result.stderr and torn[:24].encode() not in result.stderr
+
+
+def test_vim_keeps_no_copies_elsewhere(bench):
+    """By the name behind the name, as `vi` is vim on most machines."""
+    bench.set("A", "x")
+    for name in ["vim.basic", "other"]:
+        path = Path(bench.editor(f'printf "%s\\n" "$@" > {bench.home}/arguments\n'))
+        target = bench.home / name
+        target.write_text(path.read_text())
+        target.chmod(0o755)
+        link = bench.home / f"vi-{name}"
+        link.symlink_to(target)
+        bench.run("secrets", "edit", "prod", EDITOR=f"{link} -X")
+        arguments = (bench.home / "arguments").read_text().splitlines()
+        assert arguments[:-1] == (["-X", "-n", "-i", "NONE"] if name == "vim.basic" else ["-X"])
+
+
+def test_text_of_another_encoding_is_refused(bench):
+    bench.set("A", "x")
+    before = bench.vault.read_bytes()
+    result = bench.run("secrets", "edit", "prod", status=1, EDITOR=bench.editor('printf \'A: "p\\344ss"\\n\' > "$1"\n'))
+    assert b"UTF-8" in result.stderr and bench.vault.read_bytes() == before
 
 
 def test_somebody_elses_change_meanwhile_is_kept(bench):

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import time
 import urllib.request
@@ -11,10 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-
-# A client takes no signal that was ignored when it was started, and the suites send them: whoever started the suites may have used nohup or "&".
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
-signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[2]
 BINARY = Path(os.environ.get("ORCHESTRATE", ROOT / ".build/debug/orchestrate"))

@@ -449,6 +449,13 @@ def test_pending_migrations_are_told(bot):
     assert facts["head"] == "0004"
 
 
+def test_a_revision_of_something_newer_is_told(bot):
+    project = bot.project
+    number = bot.deployment("v1.0.0")
+    good(project.apply(number, "03-migrate-probe", "migrate-probe", dict(TOOL="alembic", SERVICE="bot", REFERENCE=bot.config("v1.0.0")["services"]["bot"]["image"], DIRECTORY="", DB_SERVICE="postgres", DB_NAME="", DB_USER="")))  # fmt: skip
+    assert project.facts(number, "03-migrate-probe") == {"revision": "0002", "unknown_revision": "0002", "head": "0001", "pending": []}
+
+
 def test_files_that_did_not_come_whole_are_not_believed(bot):
     """A chain that ends too soon would be one without pending migrations: then Alembic itself is asked."""
     project = bot.project

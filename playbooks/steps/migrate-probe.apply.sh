@@ -84,14 +84,28 @@ fact revision "$(json_string "$here")"
   say 'the image does not tell its migrations without a database: what is pending is unknown'
   exit 0
 }
-# Newest first: "0001 -> 0002 (head), what it does". Those above the one where the schema is are pending.
-pending=$(printf '%s\n' "$history" | awk -v here="$here" '
-  $2 != "->" { next }
-  { id = $3; sub(/,$/, "", id) }
-  id == here { found = 1; exit }
-  { line = $0; sub(/^[^>]*-> /, "", line); sub(/ \((effective )?head\)/, "", line); sub(/ \(mergepoint\)/, "", line); sub(/, /, " ", line); print line }')
-head=$(printf '%s\n' "$history" | awk '$2 == "->" && /\(head\)/ { sub(/,$/, "", $3); print $3 }' | paste -s -d ' ' -)
-fact head "$(json_string "$head")"
+# Newest first: "0001 -> 0002 (head), what it does", "0002, 0003 -> 0004 (mergepoint), …". The lines that are one, each after its name.
+named=$(printf '%s\n' "$history" | awk '{
+  for (i = 2; i < NF && $i != "->"; i++);
+  if (i >= NF) next
+  id = $(i + 1)
+  sub(/,$/, "", id)
+  print id "\t" $0 }')
+fact head "$(json_string "$(printf '%s\n' "$named" | awk -F '\t' '$2 ~ /\(head\)/ { print $1 }' | paste -s -d ' ' -)")"
+# A revision that the image doesn't know comes from something newer: nothing can be told from here. (Two at once are two branches.)
+case $here in
+  '' | *' '*) ;;
+  *)
+    printf '%s\n' "$named" | awk -F '\t' -v here="$here" '$1 == here { found = 1 } END { exit !found }' || {
+      fact unknown_revision "$(json_string "$here")"
+      named=
+    }
+    ;;
+esac
+# Those above the one where the schema is are pending.
+pending=$(printf '%s\n' "$named" | awk -F '\t' -v here="$here" '
+  $1 == here { exit }
+  { line = substr($2, index($2, " -> ") + 4); gsub(/ \((effective head|head|mergepoint|branchpoint)\)/, "", line); sub(/, /, " ", line); print line }')
 list=$(printf '%s\n' "$pending" | awk 'NF' | sed '1!G;h;$!d' | while IFS= read -r line; do
   json_string "$line"
   echo
