@@ -9,7 +9,7 @@ struct HostSecrets: Sendable {
   let session: ProjectSession
   let inventory: Inventory
   /// Names that the template marks `@secret`, and all of its names.
-  private let marked: Set<String>
+  private var marked: Set<String>
   private let names: Set<String>
   /// Names in the vault, which are readable without a key.
   private let fromVault: Set<String>
@@ -22,6 +22,12 @@ struct HostSecrets: Sendable {
     marked = Set(entries.filter(\.isMarkedSecret).map(\.name))
     names = Set(entries.map(\.name))
     fromVault = session.vaultNames(inventory)
+    // What is made from a secret holds it: `WEBHOOK=https://x/${TOKEN}/`. Until nothing more is found, as those may be referred to in their turn.
+    var before = -1
+    while marked.count > before {
+      before = marked.count
+      marked.formUnion(entries.filter { $0.references.contains(where: isSecret) }.map(\.name))
+    }
   }
 
   /// - Parameter files: texts of env files; everything in `generated` is secret.

@@ -17,6 +17,9 @@ public struct EnvTemplate: Sendable, Equatable {
     var parts: [EnvPart]
     var valueLocation: SourceLocation
 
+    /// The names that its value is made from, those in defaults included.
+    public var references: [String] { EnvPart.references(in: parts).map(\.name) }
+
     /// Made on the host if no source has it, and then kept.
     public var isGenerated: Bool { EnvPart.generates(parts) }
   }

@@ -30,8 +30,31 @@ import Testing
       try FileManager.default.createDirectory(at: root.appending(path: "playbooks"), withIntermediateDirectories: true)
       try write("playbooks/deploy.yml", playbook)
     }
-    try write("env.template", "LOG_LEVEL=INFO\n# @secret\nDSN=${DSN:?x}\nAPI_TOKEN=${API_TOKEN:?x}\n")
+    try write(
+      "env.template",
+      """
+      LOG_LEVEL=INFO
+      # @secret
+      DSN=${DSN:?x}
+      API_TOKEN=${API_TOKEN:?x}
+      HOOK=https://x/${API_TOKEN}/
+      PLACE=${HOOK}#a
+      """)
     try await body(root.path)
+  }
+
+  /// The vault's token may be in the env file as part of another value only.
+  @Test func whatIsMadeFromASecretIsSecret() async throws {
+    try await project { root in
+      var options = try GlobalOptions.parse([])
+      options.project = root
+      let session = ProjectSession(options, context: .process)
+      let inventory = try session.loader.inventory(environment: "prod").inventory
+      let file = "LOG_LEVEL=INFO-level\nHOOK=https://x/hunter2/\nPLACE=https://x/hunter2/#a\n"
+      let shown = HostSecrets(session, inventory: inventory).values(files: [file]).map { $0.reveal() }
+      #expect(shown.contains("https://x/hunter2/") && shown.contains("https://x/hunter2/#a"))
+      #expect(!shown.contains("INFO-level"))
+    }
   }
 
   private static let named = """
