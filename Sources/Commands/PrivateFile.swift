@@ -1,3 +1,5 @@
+internal import Views
+
 #if canImport(FoundationEssentials)
   internal import FoundationEssentials
 #else
@@ -73,13 +75,7 @@ enum PrivateFile {
     let descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0o600)
     guard descriptor >= 0 else { throw fault("open") }
     defer { close(descriptor) }
-    var rest = bytes[...]
-    while !rest.isEmpty {
-      let count = rest.withUnsafeBytes { systemWrite(descriptor, $0.baseAddress, $0.count) }
-      if count < 0, errno == EINTR { continue }
-      guard count > 0 else { throw fault("write") }
-      rest = rest.dropFirst(count)
-    }
+    guard writeAll(bytes, to: descriptor) else { throw fault("write") }
     guard fchmod(descriptor, mode) == 0, fsync(descriptor) == 0 else { throw fault("fsync") }
   }
 
@@ -97,8 +93,4 @@ enum PrivateFile {
   }
 
   private static func fault(_ call: String) -> Fault { Fault(reason: "\(call): \(String(cString: strerror(errno)))") }
-}
-
-private func systemWrite(_ descriptor: Int32, _ bytes: UnsafeRawPointer?, _ count: Int) -> Int {
-  write(descriptor, bytes, count)
 }

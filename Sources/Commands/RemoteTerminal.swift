@@ -95,8 +95,8 @@ enum RemoteTerminal {
     defer { writer.cancel() }
     while let chunk = try await channel.read() {
       switch chunk {
-      case .stdout(let bytes): writeAll(1, bytes)
-      case .stderr(let bytes): writeAll(2, bytes)
+      case .stdout(let bytes): _ = writeAll(bytes, to: 1)
+      case .stderr(let bytes): _ = writeAll(bytes, to: 2)
       }
     }
     switch try await channel.exit(deadline: .seconds(10)) {
@@ -105,16 +105,6 @@ enum RemoteTerminal {
       context.narrate("the remote command was killed by SIG\(name)\(message.isEmpty ? "" : ": \(message)")\n")
       return 255
     case .missing: return 255
-    }
-  }
-
-  private static func writeAll(_ descriptor: Int32, _ bytes: [UInt8]) {
-    var rest = bytes[...]
-    while !rest.isEmpty {
-      let count = rest.withUnsafeBytes { write(descriptor, $0.baseAddress, $0.count) }
-      if count < 0, errno == EINTR { continue }
-      guard count > 0 else { return }
-      rest = rest.dropFirst(count)
     }
   }
 }

@@ -25,11 +25,8 @@ struct SecretsMergeCommand: AsyncParsableCommand {
 
   func run() async throws {
     let context = CommandContext.current
-    let sources = IdentitySources(environment: context.environment) { path in
-      FileSource.disk.kind(path) == nil ? nil : try FileSource.disk.read(path)
-    }
     do {
-      let identities = try sources.load().identities
+      let identities = try context.identitySources.load().identities
       let before = try read(base, context)
       let old =
         before.allSatisfy({ $0 == 0x0a })

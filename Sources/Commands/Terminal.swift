@@ -1,5 +1,6 @@
 internal import Diagnostics
 internal import Synchronization
+internal import Views
 
 #if canImport(Glibc)
   internal import Glibc
@@ -64,10 +65,7 @@ enum Terminal {
     }
   }
 
-  private static func write(_ text: String) {
-    let bytes = Array(text.utf8)
-    _ = bytes.withUnsafeBytes { systemWrite(2, $0.baseAddress, $0.count) }
-  }
+  private static func write(_ text: String) { _ = writeAll(Array(text.utf8), to: 2) }
 
   /// Off the cooperative threads: a person may take their time. A line that is still being waited for when the next is asked for (a question
   /// that was called off) belongs to whoever asked last.
@@ -136,8 +134,4 @@ func startThread(_ body: @escaping @Sendable () -> Void) {
   #else
     pthread_detach(thread)
   #endif
-}
-
-private func systemWrite(_ descriptor: Int32, _ bytes: UnsafeRawPointer?, _ count: Int) -> Int {
-  write(descriptor, bytes, count)
 }

@@ -98,10 +98,7 @@ struct VaultFile: Sendable {
   }
 
   private func identities() throws -> IdentitySources.Found {
-    let sources = IdentitySources(environment: context.environment) { path in
-      FileSource.disk.kind(path) == nil ? nil : try FileSource.disk.read(path)
-    }
-    return try explained { () throws(VaultError) in try sources.load() }
+    try explained { () throws(VaultError) in try context.identitySources.load() }
   }
 
   /// Opens (or makes) the vault, changes it, and writes it if it was changed. Others who do the same wait for their turn.
@@ -190,6 +187,15 @@ extension VaultFile {
     } catch {
       let known = error as? OrchestrateError
       return [.init("vault", .failed, known?.summary ?? "\(error)", remedy: known?.remedy)]
+    }
+  }
+}
+
+extension CommandContext {
+  /// Where this person's keys are looked for.
+  var identitySources: IdentitySources {
+    IdentitySources(environment: environment) { path in
+      FileSource.disk.kind(path) == nil ? nil : try FileSource.disk.read(path)
     }
   }
 }

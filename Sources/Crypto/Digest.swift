@@ -83,29 +83,19 @@ public struct SHA512: ~Copyable, Sendable {
 public enum HMACSHA256 {
   /// The 32 bytes of the code. A key may have any length.
   public static func authenticate(_ message: [UInt8], key: [UInt8]) -> [UInt8] {
-    hmac("SHA256", SHA256.byteCount, message, key: key)
+    var code = [UInt8](repeating: 0, count: SHA256.byteCount)
+    var length = 0
+    // HMAC pads a key with zero bytes (RFC 2104, 2), so a single zero is the empty key, for which EVP_Q_mac has no
+    // pointer.
+    let key = key.isEmpty ? [0] : key
+    // EVP_Q_mac(3): returns the output, or NULL on failure.
+    let result = EVP_Q_mac(
+      nil, "HMAC", nil, "SHA256", nil, key, key.count, message, message.count, &code, code.count, &length)
+    guard result != nil, length == SHA256.byteCount else {
+      fatalError("libcrypto gives no HMAC-SHA256: \(openSSLErrors())")
+    }
+    return code
   }
-}
-
-/// HMAC with SHA-512 (RFC 2104, FIPS 198-1).
-public enum HMACSHA512 {
-  /// The 64 bytes of the code. A key may have any length.
-  public static func authenticate(_ message: [UInt8], key: [UInt8]) -> [UInt8] {
-    hmac("SHA512", SHA512.byteCount, message, key: key)
-  }
-}
-
-private func hmac(_ digest: String, _ size: Int, _ message: [UInt8], key: [UInt8]) -> [UInt8] {
-  var code = [UInt8](repeating: 0, count: size)
-  var length = 0
-  // HMAC pads a key with zero bytes (RFC 2104, 2), so a single zero is the empty key, for which EVP_Q_mac has no
-  // pointer.
-  let key = key.isEmpty ? [0] : key
-  // EVP_Q_mac(3): returns the output, or NULL on failure.
-  let result = EVP_Q_mac(
-    nil, "HMAC", nil, digest, nil, key, key.count, message, message.count, &code, code.count, &length)
-  guard result != nil, length == size else { fatalError("libcrypto gives no HMAC: \(openSSLErrors())") }
-  return code
 }
 
 /// Whether both hold the same bytes, in a time that depends on their lengths only (CRYPTO_memcmp(3)).

@@ -1,5 +1,3 @@
-import COpenSSL
-
 /// HKDF with SHA-256 (RFC 5869).
 ///
 /// On libcrypto's HMAC: its own HKDF refuses an empty input, which ssh-ed25519 stanzas of age have.
@@ -16,28 +14,5 @@ public enum HKDFSHA256 {
       output += block
     }
     return Array(output.prefix(count))
-  }
-}
-
-/// scrypt (RFC 7914): a key from a passphrase, at a price of time and memory.
-public enum Scrypt {
-  /// Nil if the parameters aren't allowed (cost: a power of two above 1) or want more than `memoryLimit` bytes.
-  public static func derive(
-    from passphrase: [UInt8], salt: [UInt8], cost: UInt64, blockSize: UInt64 = 8, parallelism: UInt64 = 1,
-    count: Int = 32, memoryLimit: UInt64 = 1 << 30
-  ) -> [UInt8]? {
-    guard count > 0 else { return [] }
-    var key = [UInt8](repeating: 0, count: count)
-    // EVP_PBE_scrypt(3): no pointer for the empty passphrase would mean another thing.
-    let bytes = passphrase.isEmpty ? [0] : passphrase.map { CChar(bitPattern: $0) }
-    guard
-      EVP_PBE_scrypt(
-        bytes, passphrase.count, salt.isEmpty ? [0] : salt, salt.count, cost, blockSize, parallelism, memoryLimit, &key,
-        count) == 1
-    else {
-      ERR_clear_error()
-      return nil
-    }
-    return key
   }
 }

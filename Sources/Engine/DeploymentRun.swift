@@ -19,7 +19,7 @@ public actor DeploymentRun {
   private var previousAtOpening = 0
   private var beats: Task<Void, Never>?
   private var logWatch: Task<Void, Never>?
-  private let begun: Double
+  let begun: Double
 
   // What is known of the deployment.
   var number: Int?
@@ -41,14 +41,16 @@ public actor DeploymentRun {
   private var connection = 0
   private var reconnection: Task<Void, any Error>?
   /// The connection was lost, and is given up.
-  private var abandoned: OrchestrateError?
+  var abandoned: OrchestrateError?
   private var clientStep: Task<ClientStepResult, Never>?
   /// "Abort or detach?", while it is open.
-  private var stopQuestion: Task<Void, Never>?
+  var stopQuestion: Task<Void, Never>?
   /// Waits for the answer to the question of this number.
-  private var asking: CheckedContinuation<String?, Never>?
-  private var questions = 0
-  private var refusedAsClosed = false
+  var asking: CheckedContinuation<String?, Never>?
+  var questions = 0
+  var refusedAsClosed = false
+  /// The plan was empty: the deployment is closed without a change.
+  var nothingToDo = false
   private(set) var reader: EventReader
   /// Steps of the current batches by directory, for client-side steps.
   private var specs: [String: StepSpec] = [:]
@@ -125,7 +127,7 @@ public actor DeploymentRun {
   }
 
   /// As `detach`, now or as soon as the host can go on alone.
-  private func detachWhenPossible() async {
+  func detachWhenPossible() async {
     wantsDetach = true
     guard !(await detach()), !detached, reader.outcome == nil else { return }
     emit(.notice(host: host, text: "not detached yet: the host needs this machine for what is still ahead; after that"))
@@ -134,51 +136,6 @@ public actor DeploymentRun {
   /// Once everything has been handed over.
   func detachIfWanted() async {
     if wantsDetach { await detachWhenPossible() }
-  }
-
-  // MARK: - Abort or detach?
-
-  /// The first Ctrl-C of a person at a terminal. The deployment goes on while the question stands; where there is no choice, it is an interruption.
-  public func askToStop(reason: String) {
-    if reader.committed {
-      emit(
-        .notice(
-          host: host, text: "\(toVersion ?? "the release") is committed: nothing is undone any more; \(Self.secondTime)"
-        ))
-    } else if reader.undoText != nil {
-      emit(.notice(host: host, text: "the host is undoing already; \(Self.secondTime)"))
-    } else if number == nil || reader.outcome != nil || asking != nil || interrupted != nil {
-      Task { await interrupt(reason: reason) }
-    } else {
-      stopQuestion = Task {
-        await askAbortOrDetach(reason: reason)
-        stopQuestion = nil
-      }
-    }
-  }
-  private static let secondTime = "Ctrl-C again leaves at once, and the host finishes by itself"
-
-  private func askAbortOrDetach(reason: String) async {
-    while reader.outcome == nil, !reader.committed, reader.undoText == nil {
-      let environment = request.inventory.environment
-      let step = reader.step.map { "the step \($0) runs to its end, then " } ?? ""
-      let question = DeploymentQuestion(
-        id: "stop",
-        text: """
-          Interrupted; the deployment goes on until you choose. \(Self.secondTime).
-            abort   \(step)the host undoes: \(fromVersion.map { "\($0) stays" } ?? "nothing runs, as before")
-            detach  the host goes on without this client: orchestrate attach \(environment) shows how it ends
-          Abort or detach?
-          """, choices: ["abort", "detach"], timeout: 300)
-      // A connection that is lost is told by whoever reads the log.
-      guard let answer = try? await answer(to: question) else { return }
-      if answer == "abort" { return await interrupt(reason: reason) }
-      if answer == "detach" { return await detachWhenPossible() }
-    }
-  }
-
-  private func callOffStopQuestion() {
-    if stopQuestion != nil { answered(nil, question: questions) }
   }
 
   // MARK: - Opening
@@ -419,47 +376,6 @@ public actor DeploymentRun {
   }
   static let patience = 5
 
-  // MARK: - Questions
-
-  /// Asks a person. The lock is held meanwhile, so the question has an end; an interruption ends it, too. Nil: no answer.
-  ///
-  /// Throws where the deployment, or the connection to it, ended under the question.
-  func answer(to question: DeploymentQuestion) async throws -> String? {
-    let isStop = question.id == "stop"
-    if !isStop, let stopQuestion { await stopQuestion.value }
-    guard interrupted == nil else { return nil }
-    emit(.asked(question))
-    questions += 1
-    let mark = questions
-    let client = client
-    let clock = question.timeout.map { seconds in
-      Task { [weak self] in
-        do { try await client.sleep(.seconds(seconds)) } catch { return }
-        await self?.answered(nil, question: mark)
-      }
-    }
-    defer { clock?.cancel() }
-    let answer = await withCheckedContinuation { continuation in
-      asking = continuation
-      // A line that a person types can't be called off: a late one is of no use any more.
-      Task { [weak self] in
-        let answer = await client.ask(question)
-        await self?.answered(answer, question: mark)
-      }
-    }
-    emit(.answered(question: question.id, answer: answer ?? (isStop ? "" : "no")))
-    if let abandoned { throw abandoned }
-    if refusedAsClosed { throw OrchestrateError(.failed, "the deployment ended before an answer came", host: host) }
-    if answer == nil, interrupted == nil, !isStop { emit(.notice(host: host, text: "no answer came: that is a no")) }
-    return answer
-  }
-
-  private func answered(_ answer: String?, question: Int) {
-    guard question == questions, let asking else { return }
-    self.asking = nil
-    asking.resume(returning: answer)
-  }
-
   private func check(_ reply: Reply, _ what: String) throws {
     guard reply.tag != "ok" else { return }
     refusedAsClosed = reply.text.hasSuffix(" is not open.")
@@ -614,107 +530,6 @@ public actor DeploymentRun {
     if let error = error as? OrchestrateError { return error.summary + (error.cause.map { ": \($0)" } ?? "") }
     return "\(error)"
   }
-
-  // MARK: - Endings
-
-  /// After a fault of the client's: the host undoes, and we wait for how it ended.
-  private func settle(after error: OrchestrateError) async -> OrchestrateError {
-    guard number != nil, reader.outcome == nil, let attachment, error.code != .outcomeUnknown else { return error }
-    if !refusedAsClosed { await interruptHost(attachment, reason: error.summary) }
-    do { while try await !pump() {} } catch {
-      return (error as? OrchestrateError) ?? OrchestrateError(.outcomeUnknown, Self.describe(error), host: host)
-    }
-    var settled = error
-    if settled.state == nil { settled.state = stateText() }
-    if reader.outcome == .stuck { settled.code = .rollbackFailed }
-    if reader.outcome == .undone { settled.code = reader.errorCode ?? .rolledBack }
-    // The host had closed the deployment before it was handed what it refused: its own reason is the one that counts.
-    if refusedAsClosed, let told = problemOfOutcome() { return told }
-    return settled
-  }
-
-  private func interruptHost(_ attachment: Attachment, reason: String) async {
-    guard let number else { return }
-    interrupted = interrupted ?? reason
-    roundTrips += 1
-    _ = try? await attachment.request("abort \(number) \(reason.utf8.count)", body: Array(reason.utf8))
-  }
-
-  func stateText() -> String {
-    switch reader.outcome {
-    case .committed: "\(toVersion ?? "the new release") is current"
-    case .unchanged: "nothing was changed"
-    case .undone where fromVersion == nil: "nothing runs, as before"
-    case .undone:
-      reader.healthy == false
-        ? "\(fromVersion!) is current again, but isn't healthy\(reader.unhealthyBefore ? ": as before this deployment, which is not its doing" : "")\(schemaText)"
-        : "\(fromVersion!) is current again\(reader.healthy == true ? " and healthy" : "")\(schemaText)"
-    case .stuck: "the undo failed: the host may be between two releases\(schemaText)"
-    case .abandoned: "its undo had failed, and a person has settled it by hand"
-    case .unknown, nil: "the outcome isn't known"
-    }
-  }
-
-  private var schemaText: String { reader.schema.map { "; schema: \($0)" } ?? "" }
-
-  private func problemOfOutcome() -> OrchestrateError? {
-    guard let outcome = reader.outcome else {
-      return number == nil ? nil : OrchestrateError(.outcomeUnknown, "the outcome isn't known", host: host)
-    }
-    guard let code = reader.errorCode, !(outcome == .unchanged && nothingToDo) else { return nil }
-    let failedStep = reader.failedStep
-    if outcome == .unchanged, failedStep == nil, interrupted == nil, request.isRun { return nil }
-    let environment = request.inventory.environment
-    let summary: String
-    if let failedStep {
-      summary = "the step \(failedStep) failed"
-    } else if let interrupted {
-      summary = interrupted
-    } else {
-      summary = reader.undoText.flatMap { $0.isEmpty ? nil : $0 } ?? "the deployment failed"
-    }
-    var cause = failedStep == nil ? [] : Array(reader.tail.suffix(60))
-    if outcome == .stuck { cause += ["The undo failed:"] + reader.undoTail }
-    return OrchestrateError(
-      code, summary, host: host, step: failedStep, cause: cause.isEmpty ? nil : cause.joined(separator: "\n"),
-      state: stateText(),
-      remedy: outcome == .stuck
-        ? "mend what stopped the undo, then: orchestrate deploy \(environment) \(fromVersion ?? "VERSION"), which tries it again first; \(stuckHint)"
-        : outcome == .unchanged
-          ? "mend it, then: \(sameCommand)" : "orchestrate logs \(environment), mend it, and deploy again")
-  }
-
-  private var sameCommand: String {
-    switch request.kind {
-    case .deploy(let version): "orchestrate deploy \(request.inventory.environment) \(version)"
-    case .rollback: "orchestrate rollback \(request.inventory.environment)"
-    case .run: "the same command again"
-    }
-  }
-
-  private var stuckHint: String {
-    "with --accept-data-loss also over what the new version has written; or settle it by hand, then: "
-      + "orchestrate rollback \(request.inventory.environment) --abandon --reason TEXT"
-  }
-
-  var nothingToDo = false
-
-  private func makeSummary(problem: OrchestrateError?) -> DeploymentSummary {
-    let status: ExitStatus = problem.map { ExitStatus($0.code) } ?? .done
-    var summary = DeploymentSummary(
-      command: request.command, environment: request.inventory.environment, app: request.inventory.app, hosts: [host],
-      exitStatus: status, seconds: client.uptime() - begun)
-    summary.number = number
-    summary.from = fromVersion
-    summary.to = toVersion
-    reader.fill(&summary)
-    if number != nil, reader.outcome == nil { summary.outcome = .unknown }
-    summary.roundTrips = roundTrips
-    summary.problem = problem.map(ProblemDocument.init)
-    summary.next =
-      problem?.remedy ?? (reader.outcome == .committed ? "orchestrate status \(request.inventory.environment)" : nil)
-    return summary
-  }
 }
 
 extension DeploymentRequest {
@@ -724,41 +539,4 @@ extension DeploymentRequest {
 extension Reply {
   /// The text of a `file` reply; nil: there is no such file.
   var foundText: String? { tag == "file" ? text : nil }
-}
-
-extension HostFacts {
-  public init(parsing text: String) {
-    var values: [String: String] = [:]
-    for line in text.split(separator: "\n") {
-      guard let equals = line.firstIndex(of: "=") else { continue }
-      values[String(line[..<equals])] = String(line[line.index(after: equals)...])
-    }
-    self.init(values)
-  }
-}
-
-/// Where things lie on the host (docs/runner.md, "Files").
-public struct HostPaths: Sendable {
-  public let state: String
-  public let opt: String
-  public init(project: String) {
-    state = "/var/lib/orchestrate/\(project)"
-    opt = "/opt/\(project)"
-  }
-  public var current: String { "\(opt)/current" }
-  /// A name that only the conversation knows (docs/runner.md).
-  public var previous: String { "\(opt)/previous" }
-  public func release(_ number: Int) -> String { "\(opt)/releases/\(number)" }
-  public func deployment(_ number: Int) -> String { "\(state)/deployments/\(number)" }
-
-  /// The fault of a running release that nobody could undo to, with the way out; met before anything is opened.
-  func withCure(_ error: OrchestrateError) -> OrchestrateError {
-    var error = error
-    let cure =
-      "on the host, point \(current) at a release that is whole (ls \(opt)/releases; ln -sfn releases/NUMBER \(current)), "
-      + "or remove it: then the next deploy is a first one"
-    error.remedy = error.remedy.map { "\($0) Else \(cure)" } ?? cure
-    error.state = "nothing was changed"
-    return error
-  }
 }

@@ -158,3 +158,14 @@ public struct HostFacts: Sendable, Equatable {
   public var currentRelease: Int? { Int(self["current"]) }
   public var hasSudo: Bool { self["sudo"] == "1" }
 }
+
+extension HostFacts {
+  public init(parsing text: String) {
+    var values: [String: String] = [:]
+    for line in text.split(separator: "\n") {
+      guard let equals = line.firstIndex(of: "=") else { continue }
+      values[String(line[..<equals])] = String(line[line.index(after: equals)...])
+    }
+    self.init(values)
+  }
+}

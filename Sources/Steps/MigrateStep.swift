@@ -110,13 +110,13 @@ public struct SchemaProbeStep: StepKind {
 /// on it as it is.
 func strangeSchema(_ steps: [StepSpec], _ context: StepContext) -> String? {
   guard !context.isGoneBackTo,
-    steps.contains(where: { $0.kind == .migrate && !context.options.skip.contains($0.name) }),
+    let step = steps.first(where: { $0.kind == .migrate && !context.options.skip.contains($0.name) }),
     let revision = context.reported.values.lazy.compactMap({ $0["unknown_revision"]?.stringValue }).first
   else { return nil }
   let version = context.version.isEmpty ? "the new version" : context.version
   return """
     the schema is at \(revision), which \(version) doesn't know: something newer has migrated it. \
-    orchestrate rollback goes back by the policy of the release; --skip leaves the schema as it is
+    orchestrate rollback goes back by the policy of the release; --skip \(step.name) leaves the schema as it is
     """
 }
 

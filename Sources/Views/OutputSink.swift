@@ -50,8 +50,8 @@ public final class ProcessOutput: OutputSink {
   }
 }
 
-/// False: the reader is gone, or the device fails.
-func writeAll(_ bytes: [UInt8], to descriptor: Int32) -> Bool {
+/// Writes everything (write(2)), however many calls that takes; blocks. False: the reader is gone, or the device fails, with the reason in `errno`.
+public func writeAll(_ bytes: [UInt8], to descriptor: Int32) -> Bool {
   var rest = bytes[...]
   while !rest.isEmpty {
     let count = rest.withUnsafeBytes { write(descriptor, $0.baseAddress, $0.count) }

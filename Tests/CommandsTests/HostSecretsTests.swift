@@ -9,38 +9,16 @@ import Testing
 
 @Suite struct HostSecretsTests {
   private func project(playbook: String? = nil, _ body: (String) async throws -> Void) async throws {
-    let root = FileManager.default.temporaryDirectory.appending(path: "orchestrate-\(UUID().uuidString)")
-    try FileManager.default.createDirectory(at: root.appending(path: "inventories"), withIntermediateDirectories: true)
-    defer { try? FileManager.default.removeItem(at: root) }
-    func write(_ name: String, _ text: String) throws {
-      try text.write(to: root.appending(path: name), atomically: true, encoding: .utf8)
-    }
-    try write(
-      "inventories/prod.yml",
-      """
-      app: bot
-      hosts:
-        bot-1: { address: 127.0.0.1, user: deploy, roles: [app] }
-      compose: compose.yml
-      env: { template: env.template }
-      services: { app: [bot] }
-      """)
-    try write("compose.yml", "services: { bot: { image: bot } }\n")
-    if let playbook {
-      try FileManager.default.createDirectory(at: root.appending(path: "playbooks"), withIntermediateDirectories: true)
-      try write("playbooks/deploy.yml", playbook)
-    }
-    try write(
-      "env.template",
-      """
+    let template = """
       LOG_LEVEL=INFO
       # @secret
       DSN=${DSN:?x}
       API_TOKEN=${API_TOKEN:?x}
       HOOK=https://x/${API_TOKEN}/
       PLACE=${HOOK}#a
-      """)
-    try await body(root.path)
+      """
+    let files = playbook.map { ["playbooks/deploy.yml": $0] } ?? [:]
+    try await withProject(envTemplate: template, files: files) { root in try await body(root.path) }
   }
 
   /// The vault's token may be in the env file as part of another value only.

@@ -10,33 +10,19 @@ import Views
 
 @Suite struct VaultFileTests {
   private func project(_ inventory: String = "", _ body: (ProjectSession, URL) async throws -> Void) async throws {
-    let root = FileManager.default.temporaryDirectory.appending(path: "orchestrate-\(UUID().uuidString)")
-    try FileManager.default.createDirectory(at: root.appending(path: "inventories"), withIntermediateDirectories: true)
-    defer { try? FileManager.default.removeItem(at: root) }
-    func write(_ name: String, _ text: String) throws {
-      try text.write(to: root.appending(path: name), atomically: true, encoding: .utf8)
+    let registry = "registry: { server: r.example.com, username: ada, password: REGISTRY_PASSWORD }"
+    try await withProject(
+      inventory: registry + "\n" + inventory,
+      envTemplate: "LOG_LEVEL=INFO\nDSN=${DSN:?x}\nPORT=${PORT:-1}\nON=${ON:-}\nMODE=${MODE:-x}\n"
+    ) { root in
+      var context = CommandContext.process
+      context.environment = ["HOME": root.path, "MODE": "variable"]
+      context.output = Silence()
+      context.workingDirectory = root.path
+      var options = try GlobalOptions.parse([])
+      options.project = root.path
+      try await body(ProjectSession(options, context: context), root)
     }
-    try write(
-      "inventories/prod.yml",
-      """
-      app: bot
-      hosts:
-        bot-1: { address: 127.0.0.1, user: deploy, roles: [app] }
-      compose: compose.yml
-      env: { template: env.template }
-      services: { app: [bot] }
-      registry: { server: r.example.com, username: ada, password: REGISTRY_PASSWORD }
-      \(inventory)
-      """)
-    try write("compose.yml", "services: { bot: { image: bot } }\n")
-    try write("env.template", "LOG_LEVEL=INFO\nDSN=${DSN:?x}\nPORT=${PORT:-1}\nON=${ON:-}\nMODE=${MODE:-x}\n")
-    var context = CommandContext.process
-    context.environment = ["HOME": root.path, "MODE": "variable"]
-    context.output = Silence()
-    context.workingDirectory = root.path
-    var options = try GlobalOptions.parse([])
-    options.project = root.path
-    try await body(ProjectSession(options, context: context), root)
   }
 
   private func run(_ session: ProjectSession, _ arguments: [String], input: String = "") async -> Int32 {

@@ -207,37 +207,6 @@ private func hex(_ text: String) -> [UInt8] { Hex.decode(text.filter { !$0.isWhi
         == hex("8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d9d201395faa4b61a96c8"))
     #expect(HKDFSHA256.derive(from: [], salt: [], info: [], count: 8160).count == 8160)
   }
-
-  /// RFC 7914, 12: the first three.
-  @Test func scrypt() {
-    func derive(_ passphrase: String, _ salt: String, _ n: UInt64, _ r: UInt64, _ p: UInt64) -> [UInt8]? {
-      Scrypt.derive(
-        from: Array(passphrase.utf8), salt: Array(salt.utf8), cost: n, blockSize: r, parallelism: p, count: 64)
-    }
-    #expect(
-      derive("", "", 16, 1, 1)
-        == hex(
-          """
-          77d6576238657b203b19ca42c18a0497f16b4844e3074ae8dfdffa3fede21442
-          fcd0069ded0948f8326a753a0fc81f17e8d3e0fb2e0d3628cf35e20c38d18906
-          """))
-    #expect(
-      derive("password", "NaCl", 1024, 8, 16)
-        == hex(
-          """
-          fdbabe1c9d3472007856e7190d01e9fe7c6ad7cbc8237830e77376634b373162
-          2eaf30d92e22a3886ff109279d9830dac727afb94a83ee6d8360cbdfa2cc0640
-          """))
-    #expect(
-      derive("pleaseletmein", "SodiumChloride", 16384, 8, 1)
-        == hex(
-          """
-          7023bdcb3afd7348461c06cd81fd38ebfda8fbba904f8e3ea9b543f6545da1f2
-          d5432955613f0fcf62d49705242a9af9e61e85dc0d651e40dfcf017b45575887
-          """))
-    #expect(derive("x", "y", 15, 8, 1) == nil)
-    #expect(Scrypt.derive(from: [1], salt: [2], cost: 1 << 20, memoryLimit: 1 << 20) == nil)
-  }
 }
 
 @Suite struct SHA512Tests {
@@ -265,23 +234,5 @@ private func hex(_ text: String) -> [UInt8] { Hex.decode(text.filter { !$0.isWhi
     hash.update([])
     hash.update(Array("bc".utf8))
     #expect(hash.finalize() == SHA512.hash(Array("abc".utf8)))
-  }
-
-  /// RFC 4231, test cases 1 and 2.
-  @Test func hmac() {
-    #expect(
-      HMACSHA512.authenticate(Array("Hi There".utf8), key: [UInt8](repeating: 0x0b, count: 20))
-        == hex(
-          """
-          87aa7cdea5ef619d4ff0b4241a1d6cb02379f4e2ce4ec2787ad0b30545e17cde
-          daa833b7d6b8a702038b274eaea3f4e4be9d914eeb61f1702e696c203a126854
-          """))
-    #expect(
-      HMACSHA512.authenticate(Array("what do ya want for nothing?".utf8), key: Array("Jefe".utf8))
-        == hex(
-          """
-          164b7a7bfcf819e2e395fbe73b56e0a387bd64222e831fd610270cd7ea250554
-          9758bf75c05a994a6d034f65f8f0e6fdcaeab1a34d4a6b4b636e070a38bce737
-          """))
   }
 }

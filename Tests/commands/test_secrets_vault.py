@@ -21,9 +21,8 @@ import pytest
 import yaml
 
 import sops_file
+from conftest import BINARY
 
-ROOT = Path(__file__).resolve().parents[2]
-BINARY = Path(os.environ.get("ORCHESTRATE", ROOT / ".build/debug/orchestrate"))
 VAULT = "inventories/prod.secrets.yml"
 CANARY = "canary-5d1f0c9be2"
 INVENTORY = """\

@@ -74,8 +74,7 @@ stop_following() {
   follower=
 }
 
-# N: does its journal say so? Half a line doesn't: it was never written.
-closed_line='^{"event":"closed",.*}$'
+# N: does its journal say so?
 has_closed() { grep -q "$closed_line" "$ORCH_STATE/deployments/$1/journal.jsonl"; }
 
 # The state of deployment N, in REPLY.

@@ -4,6 +4,9 @@
 
 umask 077
 
+# A journal's line that closes its deployment. Half a line, torn by a crash, doesn't: it was never written.
+closed_line='^{"event":"closed",.*}$'
+
 # Sets up ("1669.34", seconds since the start of the machine) and up_ms. No fork.
 clock() {
   read -r up _ </proc/uptime

@@ -42,7 +42,7 @@ busy=" $ORCH_N "
 for directory in "$ORCH_STATE"/deployments/[1-9]*/; do
   number=${directory%/} number=${number##*/}
   # The last word counts: what was stuck once may have been undone, or abandoned, since.
-  case $(grep -s '^{"event":"closed",.*}$' "$directory/journal.jsonl" | tail -n 1) in
+  case $(grep -s "$closed_line" "$directory/journal.jsonl" | tail -n 1) in
     '' | *'"outcome":"stuck"'*) busy="$busy$number " ;;
   esac
 done

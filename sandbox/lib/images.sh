@@ -92,17 +92,8 @@ push() {
 
 registry_login() {
   [ -s "$STATE/registry/client/config.json" ] && return 0
-  local tries=0
-  # The engine tries TLS, then plain HTTP, and gives up at once.
-  until docker --config "$STATE/registry/client" login --username deploy --password-stdin \
-    "127.0.0.1:$(cat "$STATE/registry.port")" <"$STATE/registry/password" >"$STATE/registry/login.log" 2>&1; do
-    tries=$((tries + 1))
-    if [ "$tries" -ge 10 ]; then
-      cat "$STATE/registry/login.log" >&2
-      fail "logging in to the registry failed"
-    fi
-    sleep 1
-  done
+  quietly "logging in to the registry" docker --config "$STATE/registry/client" login --username deploy --password-stdin \
+    "127.0.0.1:$(cat "$STATE/registry.port")" <"$STATE/registry/password"
 }
 
 # image_version TAG: what /image-version in the image says (its Dockerfile writes the packages' version there).
