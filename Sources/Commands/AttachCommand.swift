@@ -29,7 +29,9 @@ struct AttachCommand: AsyncParsableCommand {
       leaveNow(screen, "left; the deployment goes on, on the host: orchestrate attach \(name)")
     }
     let secrets = HostSecrets(command.session, inventory: command.inventory)
-    let summary = try await command.converse { attachment in
+    let summary = try await command.converse(
+      asking: ["facts"] + HostSecrets.questions(command.paths)
+    ) { attachment in
       let facts = HostFacts(parsing: try await attachment.request("facts").text)
       let number = Int(facts["open"]) ?? Int(facts["sequence"])
       screen.view.handle(.secrets(try await secrets.values(attachment, deployment: number)))

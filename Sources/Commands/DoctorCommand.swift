@@ -72,7 +72,7 @@ struct DoctorCommand: AsyncParsableCommand {
     let facts: HostFacts
     let registry: DoctorReport.Check?
     do {
-      (facts, registry) = try await command.converse { attachment in
+      (facts, registry) = try await command.converse(asking: ["facts"]) { attachment in
         async let registry = Self.checkRegistry(command, attachment)
         return (HostFacts(parsing: try await attachment.request("facts").text), try await registry)
       }

@@ -27,11 +27,12 @@ struct EnvCommand: AsyncParsableCommand {
   func run() async throws {
     let command = try ReadingCommand(global, environment: environment)
     let paths = command.paths
+    let questions = ["get \(paths.current)/release.json"] + HostSecrets.questions(paths)
     let vault = try command.session.vaultValues(command.inventory, root: command.loaded.project.root)
-    let (release, env, generated) = try await command.converse { attachment in
-      async let release = attachment.request("get \(paths.current)/release.json")
-      async let env = attachment.request("get \(paths.current)/.env")
-      async let generated = attachment.request("get \(paths.state)/generated.env")
+    let (release, env, generated) = try await command.converse(asking: questions) { attachment in
+      async let release = attachment.request(questions[0])
+      async let env = attachment.request(questions[1])
+      async let generated = attachment.request(questions[2])
       return (try await release.found, try await env.found, try await generated.found)
     }
     let current = try release.map { try Release(json: $0, host: command.host.name) }

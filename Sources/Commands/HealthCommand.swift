@@ -22,10 +22,13 @@ struct HealthCommand: AsyncParsableCommand {
   func run() async throws {
     let command = try ReadingCommand(global, environment: environment)
     let paths = command.paths
-    let (answer, running, masker) = try await command.converse { attachment in
+    let description = "get \(paths.current)/release.json"
+    let (answer, running, masker) = try await command.converse(
+      asking: ["query health 0", description] + HostSecrets.questions(paths)
+    ) { attachment in
       async let masker = command.masker(attachment)
-      async let release = attachment.request("get \(paths.current)/release.json")
-      return (try await attachment.request("query health 0", body: []), try await release.found, try await masker)
+      async let release = attachment.request(description)
+      return (try await attachment.request("query health 0"), try await release.found, try await masker)
     }
     var document = HealthDocument(
       environment: command.inventory.environment, app: command.inventory.app,

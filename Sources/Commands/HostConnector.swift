@@ -65,12 +65,14 @@ actor HostConnector {
   }
 
   /// The conversation with the host's side of the product, on a channel of its own.
-  func attach() async throws -> Attachment {
+  ///
+  /// - Parameter asking: requests of a line each that travel with the command.
+  func attach(asking: [String] = []) async throws -> Attachment {
     let session = try await connect()
     do {
-      let channel = try await session.open(bundle.command(project: inventory.project))
+      let channel = try await session.open(bundle.command(project: inventory.project, asking: asking))
       let attachment = Attachment(
-        host: entry.name, channel: SSHByteChannel(channel: channel, host: entry), bundle: bundle)
+        host: entry.name, channel: SSHByteChannel(channel: channel, host: entry), bundle: bundle, asked: asking)
       await attachment.start()
       return attachment
     } catch {

@@ -46,11 +46,17 @@ struct HostSecrets: Sendable {
     return found.filter { !$0.reveal().isEmpty }
   }
 
+  /// What `values` asks, for the command line.
+  static func questions(_ paths: HostPaths) -> [String] {
+    ["get \(paths.current)/.env", "get \(paths.state)/generated.env"]
+  }
+
   /// Asked over a conversation, in one flight; of a deployment also the release that it makes.
   func values(_ attachment: Attachment, deployment: Int?) async throws -> [Secret] {
     let paths = HostPaths(project: inventory.project)
-    async let current = attachment.request("get \(paths.current)/.env")
-    async let generated = attachment.request("get \(paths.state)/generated.env")
+    let questions = Self.questions(paths)
+    async let current = attachment.request(questions[0])
+    async let generated = attachment.request(questions[1])
     var files: [String] = []
     if let deployment, let text = try await attachment.request("get \(paths.release(deployment))/.env").found {
       files.append(text)

@@ -16,7 +16,7 @@ struct LiveDeploymentClient: DeploymentClient {
   /// What the vault has, by name.
   var vault: [String: String] = [:]
 
-  func attach() async throws -> Attachment { try await connector.attach() }
+  func attach(asking: [String]) async throws -> Attachment { try await connector.attach(asking: asking) }
 
   func resolveEnv(host: String?, generated: String?, current: Release?, hasVolumes: Bool) throws -> ResolvedEnv? {
     guard let template = loaded.template else { return nil }

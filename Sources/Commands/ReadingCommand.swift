@@ -31,9 +31,11 @@ struct ReadingCommand: Sendable {
   var paths: HostPaths { HostPaths(project: inventory.project) }
 
   /// Runs the body with a conversation, and ends both however it ends.
-  func converse<Answer: Sendable>(_ body: (Attachment) async throws -> Answer) async throws -> Answer {
+  ///
+  /// - Parameter asking: what the body asks first, a line each: it travels with the command.
+  func converse<Answer: Sendable>(asking: [String] = [], _ body: (Attachment) async throws -> Answer) async throws -> Answer {
     let began = ContinuousClock.now
-    let attachment = try await connector.attach()
+    let attachment = try await connector.attach(asking: asking)
     do {
       let answer = try await body(attachment)
       let measured = CommandTimings(
@@ -50,6 +52,14 @@ struct ReadingCommand: Sendable {
     }
   }
 
+  /// What `report` asks, for the command line.
+  var reportQuestions: [String] {
+    [
+      "facts", "get \(paths.current)/release.json", "get \(paths.state)/history.jsonl", "get \(paths.state)/holder",
+      "query status 0", "query health 0",
+    ]
+  }
+
   /// Facts, release, history, holder and containers, in one flight.
   func report(_ attachment: Attachment) async throws -> HostReport {
     let paths = paths
@@ -57,8 +67,8 @@ struct ReadingCommand: Sendable {
     async let release = attachment.request("get \(paths.current)/release.json")
     async let history = attachment.request("get \(paths.state)/history.jsonl")
     async let holder = attachment.request("get \(paths.state)/holder")
-    async let containers = attachment.request("query status 0", body: [])
-    async let gates = attachment.request("query health 0", body: [])
+    async let containers = attachment.request("query status 0")
+    async let gates = attachment.request("query health 0")
     let releaseText = try await release.found, holderText = try await holder.found
     return HostReport(
       host: host.name, facts: HostFacts(parsing: try await facts.text),

@@ -23,7 +23,9 @@ struct StatusCommand: AsyncParsableCommand {
 
   func run() async throws {
     let command = try ReadingCommand(global, environment: environment)
-    let (report, masker) = try await command.converse { attachment in
+    let (report, masker) = try await command.converse(
+      asking: command.reportQuestions + HostSecrets.questions(command.paths)
+    ) { attachment in
       async let masker = command.masker(attachment)
       return (try await command.report(attachment), try await masker)
     }
@@ -55,7 +57,8 @@ struct HistoryCommand: AsyncParsableCommand {
 
   func run() async throws {
     let command = try ReadingCommand(global, environment: environment)
-    let file = try await command.converse { try await $0.request("get \(command.paths.state)/history.jsonl").found }
+    let question = "get \(command.paths.state)/history.jsonl"
+    let file = try await command.converse(asking: [question]) { try await $0.request(question).found }
     let document = HistoryDocument(
       environment: command.inventory.environment, app: command.inventory.app,
       hosts: [.init(host: command.host.name, deployments: Array(HistoryEntry.all(in: file ?? "").prefix(number)))])
@@ -86,8 +89,9 @@ struct LockCommand: AsyncParsableCommand {
 
   func run() async throws {
     let command = try ReadingCommand(global, environment: environment)
-    let (report, heartbeat, fault) = try await command.converse { attachment in
-      async let heartbeat = attachment.request("get \(command.paths.state)/heartbeat")
+    let beat = "get \(command.paths.state)/heartbeat"
+    let (report, heartbeat, fault) = try await command.converse(asking: command.reportQuestions + [beat]) { attachment in
+      async let heartbeat = attachment.request(beat)
       let report = try await command.report(attachment)
       guard abort, let number = Int(report.facts["open"]) else {
         return (report, try await heartbeat.found, OrchestrateError?.none)
@@ -122,7 +126,8 @@ struct BackupsCommand: AsyncParsableCommand {
 
   func run() async throws {
     let command = try ReadingCommand(global, environment: environment)
-    let receipts = try await command.converse { try await $0.request("query backups 0", body: []).text }
+    let question = "query backups 0"
+    let receipts = try await command.converse(asking: [question]) { try await $0.request(question).text }
     let entries = receipts.split(separator: "\n").compactMap { BackupEntry(receipt: $0) }
     let document = BackupsDocument(
       environment: command.inventory.environment, app: command.inventory.app, host: command.host.name,

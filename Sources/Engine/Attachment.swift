@@ -34,22 +34,20 @@ public actor Attachment {
   private let bundle: HostBundle
   private let sleep: @Sendable (Duration) async throws -> Void
   private struct Pending {
-    var continuation: CheckedContinuation<Reply, any Error>
-    var waiting: @Sendable (Reply) -> Void
+    /// Nil: it went with the command line, and nobody waits for the reply yet.
+    var continuation: CheckedContinuation<Reply, any Error>?
+    var waiting: @Sendable (Reply) -> Void = { _ in }
+    /// The line, of what went with the command line.
+    var asked: String?
   }
-  private var pending: [Pending] = []
+  private var pending: [Pending]
+  /// Replies that nobody waited for yet.
+  private var answered: [String: Reply] = [:]
   /// Counts the signs of life of a host that has no answer yet.
   private var signsOfLife = 0
   /// Exchanges that this side had to wait for: requests that are under way together are one.
   public private(set) var flights = 0
-  private struct Message {
-    var bytes: [UInt8]
-    /// A line alone, which the stub can pass over: it needn't wait for the greeting.
-    var isLine: Bool
-  }
-  private var outgoing: [Message] = []
-  /// What was written before the greeting.
-  private var early: [UInt8] = []
+  private var outgoing: [UInt8] = []
   private var owesBundle = false
   private var writerWaits: CheckedContinuation<Void, Never>?
   private var failure: (any Error)?
@@ -64,15 +62,18 @@ public actor Attachment {
   private let logContinuation: AsyncThrowingStream<LogItem, any Error>.Continuation
   private var tasks: [Task<Void, Never>] = []
 
-  /// - Parameter sleep: the clock of the deadlines; tests have one of their own.
+  /// - Parameters:
+  ///   - asked: what went with the command line (`HostBundle.command`), in its order; whoever makes such a request gets that reply.
+  ///   - sleep: the clock of the deadlines; tests have one of their own.
   public init(
-    host: String, channel: any ByteChannel, bundle: HostBundle,
+    host: String, channel: any ByteChannel, bundle: HostBundle, asked: [String] = [],
     sleep: @escaping @Sendable (Duration) async throws -> Void = { try await Task.sleep(for: $0) }
   ) {
     self.host = host
     self.channel = channel
     self.bundle = bundle
     self.sleep = sleep
+    pending = asked.map { Pending(asked: $0) }
     (logStream, logContinuation) = AsyncThrowingStream.makeStream()
   }
 
@@ -97,6 +98,7 @@ public actor Attachment {
     _ line: String, body: [UInt8]? = nil, deadline: Duration? = .seconds(120),
     waiting: @escaping @Sendable (Reply) -> Void = { _ in }
   ) async throws -> Reply {
+    if let reply = answered.removeValue(forKey: line) { return reply }
     if let failure { throw failure }
     let sent = (greeted ? 0 : bundle.tar.count) + (body?.count ?? 0)
     // 16 KiB/s is the slowest line that is put up with.
@@ -115,9 +117,15 @@ public actor Attachment {
     }
     defer { watch?.cancel() }
     return try await withCheckedThrowingContinuation { continuation in
-      if pending.isEmpty { flights += 1 }
+      if let index = pending.firstIndex(where: { $0.continuation == nil && $0.asked == line }) {
+        pending[index].continuation = continuation
+        pending[index].waiting = waiting
+        return
+      }
+      if pending.allSatisfy({ $0.asked != nil }) { flights += 1 }
       pending.append(Pending(continuation: continuation, waiting: waiting))
-      enqueue(Message(bytes: Array((line + "\n").utf8) + (body ?? []), isLine: body?.isEmpty ?? true))
+      outgoing += Array((line + "\n").utf8) + (body ?? [])
+      wakeWriter()
     }
   }
 
@@ -141,11 +149,6 @@ public actor Attachment {
 
   // MARK: - Writing
 
-  private func enqueue(_ message: Message) {
-    outgoing.append(message)
-    wakeWriter()
-  }
-
   private func wakeWriter() {
     writerWaits?.resume()
     writerWaits = nil
@@ -162,20 +165,13 @@ public actor Attachment {
     }
   }
 
-  /// Before the greeting only lines: a host that has our scripts answers them as soon as they run; one that wants the bundle
-  /// passes over them, and they follow it once more.
+  /// Nothing before the greeting: a host that wants the bundle reads nothing else.
   private func nextBatch() -> [UInt8] {
-    if !greeted {
-      let lines = outgoing.prefix(while: \.isLine)
-      outgoing.removeFirst(lines.count)
-      early += lines.flatMap(\.bytes)
-      return lines.flatMap(\.bytes)
-    }
+    guard greeted else { return [] }
     var batch: [UInt8] = []
-    if owesBundle { batch = Array("bundle \(bundle.tar.count)\n".utf8) + bundle.tar + early }
+    if owesBundle { batch = Array("bundle \(bundle.tar.count)\n".utf8) + bundle.tar }
     owesBundle = false
-    early = []
-    batch += outgoing.flatMap(\.bytes)
+    batch += outgoing
     outgoing.removeAll()
     return batch
   }
@@ -242,7 +238,12 @@ public actor Attachment {
         signsOfLife += 1
         pending[0].waiting(Reply(tag: tag, body: body))
       } else {
-        pending.removeFirst().continuation.resume(returning: Reply(tag: tag, body: body))
+        let first = pending.removeFirst(), reply = Reply(tag: tag, body: body)
+        if let continuation = first.continuation {
+          continuation.resume(returning: reply)
+        } else if let line = first.asked {
+          answered[line] = reply
+        }
       }
     }
   }
@@ -262,7 +263,7 @@ public actor Attachment {
     failure = error
     let waiting = pending
     pending.removeAll()
-    for request in waiting { request.continuation.resume(throwing: error) }
+    for request in waiting { request.continuation?.resume(throwing: error) }
     if close { logContinuation.finish() } else { logContinuation.finish(throwing: error) }
     wakeWriter()
   }

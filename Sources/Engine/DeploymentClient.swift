@@ -4,7 +4,9 @@ public import Inventory
 /// What the engine needs of the machine that it runs on. Tests give a scripted one.
 public protocol DeploymentClient: Sendable {
   /// A new, started conversation with the host. Throws `OrchestrateError`.
-  func attach() async throws -> Attachment
+  ///
+  /// - Parameter asking: requests of a line each that travel with the command and cost no round trip of their own.
+  func attach(asking: [String]) async throws -> Attachment
   /// The values of the release's env file; nil: the project has no template. Throws `ConfigurationError` with all faults.
   ///
   /// - Parameters:

@@ -142,12 +142,13 @@ public actor DeploymentRun {
 
   /// Connects, and in one flight asks for the facts, for what runs now, and for the lock.
   func open() async throws {
-    let attachment = try await client.attach()
+    let attachment = try await client.attach(
+      asking: Preparation.questions(preparation.paths, withPrevious: request.isRollback))
     self.attachment = attachment
     await attachment.expectLog(nonce: request.nonce)
     let lease = request.lease.components.seconds, wait = request.lockWait.components.seconds
-    // The channel, the command on it (sshd gives a window only then), what is true now; then the lock.
-    roundTrips += 3
+    // The channel, and the command on it, which asks what is true now; then the lock.
+    roundTrips += 2
     try await look(attachment)
     try preparation.requireDocker(catalog)
     if case .rollback(let version) = request.kind { try await chooseTarget(version) }
@@ -194,10 +195,8 @@ public actor DeploymentRun {
 
   /// What the host says before anything is asked of it; from then on its secrets are known.
   private func look(_ attachment: Attachment) async throws {
-    var withPrevious = false
-    if case .rollback = request.kind { withPrevious = true }
     let state = try await Preparation.hostState(
-      attachment, paths: preparation.paths, host: host, withPrevious: withPrevious)
+      attachment, paths: preparation.paths, host: host, withPrevious: request.isRollback)
     preparation.take(state, now: client.now())
     previousFiles = state.previous
     emit(.secrets(preparation.secretsOfHost(client)))
@@ -483,7 +482,7 @@ public actor DeploymentRun {
     while client.uptime() - lost < limit {
       attempt += 1
       emit(.reconnecting(host: host, attempt: attempt, since: client.uptime() - lost))
-      if let fresh = try? await client.attach() {
+      if let fresh = try? await client.attach(asking: []) {
         await fresh.expectLog(nonce: request.nonce, offset: logOffset)
         if let reply = try? await fresh.request("follow \(number) \(logOffset)", deadline: .seconds(30)),
           reply.tag == "following"
@@ -534,6 +533,7 @@ public actor DeploymentRun {
 
 extension DeploymentRequest {
   var isRun: Bool { if case .run = kind { true } else { false } }
+  var isRollback: Bool { if case .rollback = kind { true } else { false } }
 }
 
 extension Reply {

@@ -22,10 +22,12 @@ public struct HostBundle: Sendable {
     stub = String(decoding: Playbooks.stub.bytes, as: UTF8.self)
   }
 
-  /// The command line of the exec channel: the stub with the bundle's and the project's names as its parameters.
+  /// The command line of the exec channel: the stub with its parameters.
   ///
-  /// Both are of letters, digits and dashes (checked when the inventory is read), the stub is ours: nothing of it is secret.
-  public func command(project: String) -> String {
-    "exec sh -c \(shellQuoted(stub)) orchestrate \(shellQuoted(name)) \(shellQuoted(project))"
+  /// The names are of letters, digits and dashes (checked when the inventory is read), the stub is ours: nothing of it is secret.
+  /// - Parameter asking: messages of a line each that are answered first, without a round trip of their own.
+  public func command(project: String, asking: [String] = []) -> String {
+    let words = [stub, "orchestrate", name, project, asking.joined(separator: "\n")]
+    return "exec sh -c " + words.map(shellQuoted).joined(separator: " ")
   }
 }

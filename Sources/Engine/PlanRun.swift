@@ -29,7 +29,8 @@ public struct PlanRun: Sendable {
 
   /// Throws `OrchestrateError` where the plan can't be made, `ConfigurationError` where the env can't.
   public func run(version: String) async throws -> Plan {
-    let attachment = try await client.attach()
+    let attachment = try await client.attach(
+      asking: Preparation.questions(HostPaths(project: request.inventory.project)))
     do {
       let plan = try await plan(version: version, attachment)
       await end(attachment)

@@ -50,6 +50,13 @@ struct Preparation: Sendable {
     }
   }
 
+  /// What `hostState` asks, for the command line.
+  static func questions(_ paths: HostPaths, withPrevious: Bool = false) -> [String] {
+    let release = { (directory: String) in ["release.json", "effective.json", ".env"].map { "get \(directory)/\($0)" } }
+    return ["facts"] + release(paths.current) + ["get \(paths.state)/generated.env"]
+      + (withPrevious ? release(paths.previous) : [])
+  }
+
   /// Facts and the running release, in one flight; for a rollback with the one before it.
   static func hostState(
     _ attachment: Attachment, paths: HostPaths, host: String, withPrevious: Bool = false

@@ -1,3 +1,4 @@
+import Diagnostics
 import Synchronization
 import Testing
 
@@ -8,48 +9,60 @@ struct AttachmentTests {
   private let bundle = HostBundle(sha256: Fixtures.digest)
   private let channel = RecordedChannel()
 
-  private func attach() async -> Engine.Attachment {
-    let attachment = Engine.Attachment(host: "bot-1", channel: channel, bundle: bundle)
+  private func attach(asked: [String] = []) async -> Engine.Attachment {
+    let attachment = Engine.Attachment(host: "bot-1", channel: channel, bundle: bundle, asked: asked)
     await attachment.start()
     return attachment
   }
 
-  @Test func aLineNeedsNoGreeting() async throws {
-    let attachment = await attach()
+  @Test func whatWasAskedWithTheCommandIsAnsweredToWhoeverAsks() async throws {
+    let attachment = await attach(asked: ["facts", "get a", "get b"])
     async let facts = attachment.request("facts")
-    await channel.awaitWritten(Array("facts\n".utf8))
-    channel.push("H\nfacts 3\na=1")
+    channel.push("H\nfacts 3\na=1file 1\nAfile 1\nB")
     #expect(try await facts.text == "a=1")
+    // In any order, before or after the answers came.
+    #expect(try await attachment.request("get b").text == "B")
+    #expect(try await attachment.request("get a").text == "A")
+    #expect(await attachment.flights == 0)
+    #expect(channel.written.isEmpty)
+    // A second time it is a question of its own.
+    async let again = attachment.request("get a")
+    await channel.awaitWritten(Array("get a\n".utf8))
+    channel.push("none 0\n")
+    #expect(try await again.tag == "none")
     #expect(await attachment.flights == 1)
   }
 
-  @Test func aHostWithoutTheBundleIsAskedAgainBehindIt() async throws {
-    let attachment = await attach()
+  @Test func otherQuestionsComeBehindThoseOfTheCommand() async throws {
+    let attachment = await attach(asked: ["facts"])
+    async let state = attachment.request("state 1")
+    channel.push("H\n")
+    await channel.awaitWritten(Array("state 1\n".utf8))
+    channel.push("facts 3\na=1state 4\nlive")
+    #expect(try await state.text == "live")
+    #expect(try await attachment.request("facts").text == "a=1")
+    #expect(await attachment.flights == 1)
+  }
+
+  @Test func aHostWithoutTheBundleGetsItFirst() async throws {
+    let attachment = await attach(asked: ["facts"])
     async let facts = attachment.request("facts")
-    await channel.awaitWritten(Array("facts\n".utf8))
+    async let state = attachment.request("state 1")
+    for _ in 0..<100 { await Task.yield() }
+    #expect(channel.written.isEmpty)
     channel.push("N\n")
     let count = bundle.tar.count
-    await channel.awaitWritten(Array("facts\nbundle \(count)\n".utf8) + bundle.tar + Array("facts\n".utf8))
-    channel.push("facts 3\na=1")
+    await channel.awaitWritten(Array("bundle \(count)\n".utf8) + bundle.tar + Array("state 1\n".utf8))
+    channel.push("facts 3\na=1state 4\nlive")
     #expect(try await facts.text == "a=1")
+    #expect(try await state.text == "live")
     #expect(await attachment.flights == 2)
   }
 
-  @Test func whatHasABodyWaitsForTheGreeting() async throws {
-    let attachment = await attach()
-    async let opened = attachment.request("open x 60 0 2", body: Array("{}".utf8))
-    async let state = attachment.request("state 1")
-    // Nothing may overtake it either.
-    for _ in 0..<100 { await Task.yield() }
-    #expect(channel.written.isEmpty || channel.written == Array("state 1\n".utf8))
-    channel.push("H\n")
-    while channel.written.count < 24 { await Task.yield() }
-    let text = String(decoding: channel.written, as: UTF8.self)
-    #expect(text == "open x 60 0 2\n{}state 1\n" || text == "state 1\nopen x 60 0 2\n{}")
-    let first = text.hasPrefix("open")
-    channel.push(first ? "granted 1\n1state 4\nlive" : "state 4\nlivegranted 1\n1")
-    #expect(try await opened.tag == "granted")
-    #expect(try await state.text == "live")
+  @Test func aConnectionThatBreaksFailsWhatWasAskedToo() async throws {
+    let attachment = await attach(asked: ["facts"])
+    await channel.close()
+    await #expect(throws: OrchestrateError.self) { try await attachment.request("facts").text }
   }
 }
 

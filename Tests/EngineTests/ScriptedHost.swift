@@ -291,8 +291,10 @@ struct ScriptedClient: DeploymentClient {
   var whenPerforming: @Sendable () async -> Void = {}
   var clock: @Sendable (Duration) async throws -> Void = { _ in try await Task.sleep(for: .seconds(3600)) }
 
-  func attach() async throws -> Attachment {
-    let attachment = Attachment(host: "bot-1", channel: await host.connect(), bundle: bundle)
+  func attach(asking: [String]) async throws -> Attachment {
+    let channel = await host.connect()
+    let attachment = Attachment(host: "bot-1", channel: channel, bundle: bundle, asked: asking)
+    for line in asking { await host.receive(line, body: [], from: channel) }
     await attachment.start()
     return attachment
   }

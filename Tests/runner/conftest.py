@@ -85,17 +85,16 @@ def deployment(*more):
 class Client:
     """One connection: the stub, then attach."""
 
-    def __init__(self, host, early=b""):
+    def __init__(self, host, asked=""):
         self.host = host
         self.replies, self.log, self.change = [], b"", threading.Condition()
         self.waits = []  # bodies of `waiting`, which come before a reply
         self.n = None
-        self.process = host.start("-c", (HOST / "stub.sh").read_text(), "orchestrate", host.bundle_name, host.project)
+        self.process = host.start("-c", (HOST / "stub.sh").read_text(), "orchestrate", host.bundle_name, host.project, asked)
         self.threads = [threading.Thread(target=reader, daemon=True) for reader in (self._read_replies, self._read_log)]
-        self.process.stdin.write(early)
         line = self._line()
         if line == b"N\n":
-            self.process.stdin.write(b"bundle %d\n" % len(host.bundle) + host.bundle + early)
+            self.process.stdin.write(b"bundle %d\n" % len(host.bundle) + host.bundle)
         elif line != b"H\n":
             size = int(line.split()[1])
             raise RuntimeError(self._exactly(size).decode())

@@ -485,13 +485,13 @@ def test_facts_about_docker(host, client, docker):
     assert (facts["docker_server"], facts["docker_error"]) == ("", "Cannot connect to the Docker daemon")
 
 
-def test_what_is_asked_before_the_greeting(host):
+def test_what_is_asked_with_the_command(host):
     for had_bundle in (False, True):
-        client = Client(host, early=b"facts\nget /nowhere\n")
+        client = Client(host, asked="facts\nquery scratch 0\nget /nowhere")
         assert client.had_bundle == had_bundle
         client.say("beat 1")
-        client.wait_for(lambda: len(client.replies) == 3, "three answers")
-        assert [tag for tag, _ in client.replies] == ["facts", "none", "beat"]
+        client.wait_for(lambda: len(client.replies) == 4, "four answers")
+        assert [tag for tag, _ in client.replies] == ["facts", "output", "none", "beat"]
         client.close()
 
 

@@ -98,12 +98,12 @@ def reported(result) -> int:
     return last["summary"]["round_trips"]
 
 
-# Today's numbers; more need a reason. The channel, its command, what is true now, the lock; a batch of steps to describe, what Compose made of it,
+# Today's numbers; more need a reason. The channel, its command (which asks what is true now), the lock; a batch of steps to describe, what Compose made of it,
 # the images, and the rest of the steps (or the end, where there is nothing to do). A rollback sends all steps at once.
-DEPLOY = 8
-ROLLBACK = 5
-STATUS = 3
-PLAN = 8
+DEPLOY = 7
+ROLLBACK = 4
+STATUS = 2
+PLAN = 7
 
 
 def test_deploy_reports_what_is_seen_from_outside(line):

@@ -1,6 +1,6 @@
 #!/bin/sh
 # shellcheck disable=SC2015 # as in runner.sh
-# attach.sh PROJECT: one per client connection. Messages come in on stdin, replies go out on stderr, the deployment's log on stdout
+# attach.sh PROJECT [ASKED]: one per client connection. Messages come as lines of ASKED, then in on stdin, replies go out on stderr, the deployment's log on stdout
 # (docs/runner.md, "The channel"). It decides nothing: it puts files where the runner finds them, and wakes it.
 # `read` takes stdin byte by byte and `head -c` never more than asked for, so that both can share it.
 set -eu
@@ -398,7 +398,8 @@ get_file() {
   fi
 }
 
-while read -r message rest; do
+# Answers the line that is in message and rest.
+answer() {
   # shellcheck disable=SC2086 # words, checked where they are used
   case $message in
     get) get_file "$rest" ;;
@@ -501,4 +502,11 @@ while read -r message rest; do
       esac
       ;;
   esac
-done
+}
+
+if [ -n "${2-}" ]; then
+  while read -r message rest; do answer; done <<EOT
+$2
+EOT
+fi
+while read -r message rest; do answer; done

@@ -1,8 +1,8 @@
 # shellcheck shell=sh
-# The text of the exec command line: sh -c "<this>" orchestrate BUNDLE PROJECT, both names of [a-z0-9-].
+# The text of the exec command line: sh -c "<this>" orchestrate BUNDLE PROJECT ASKED; both names of [a-z0-9-], ASKED lines for attach.sh.
 set -eu
 umask 077
-bundle=$1 project=$2
+bundle=$1 project=$2 asked=$3
 state=${ORCHESTRATE_STATE:-/var/lib/orchestrate}
 opt=${ORCHESTRATE_OPT:-/opt}
 fail() {
@@ -34,9 +34,7 @@ else
   own "$state/bundle"
   mkdir "$new" 2>/dev/null || full
   echo N >&2
-  # What the client asked before it knew that, it asks again.
-  word=
-  until [ "$word" = bundle ]; do read -r word size; done
+  read -r _ size # "bundle SIZE"
   head -c "$size" 2>/dev/null >"$new.tar" || full
   case $(sha256sum <"$new.tar") in "$bundle"*) ;; *) rm -rf "$new"*; fail "The bundle arrived damaged." ;; esac
   # shellcheck disable=SC2015 # either
@@ -47,4 +45,4 @@ else
 fi
 LC_ALL=C
 export LC_ALL
-exec sh "$home/attach.sh" "$project"
+exec sh "$home/attach.sh" "$project" "$asked"

@@ -13,12 +13,12 @@ TOOL='' SERVICE='' REFERENCE='' DIRECTORY='' DB_SERVICE='' DB_NAME='' DB_USER=''
 [ "$TOOL" = alembic ] || exit 0
 
 # Where the schema is, asked while the image is looked at.
-database=''
-[ -z "$DB_SERVICE" ] || database=$(running_container "$DB_SERVICE")
 : >revision
-if [ -n "$database" ]; then
+asking=''
+if [ -n "$DB_SERVICE" ]; then
   {
-    pg_query "$database" 60 && printf '%s' "$pg_answer" >revision
+    database=$(running_container "$DB_SERVICE" </dev/null)
+    [ -z "$database" ] || { pg_query "$database" 60 && printf '%s' "$pg_answer" >revision; }
   } <<'SQL' &
 select 'select version_num from public.alembic_version order by 1' where to_regclass('public.alembic_version') is not null
 \gexec
@@ -27,9 +27,13 @@ SQL
 fi
 
 # What pull has just found under the reference, in its facts.
-image=$(cat "$ORCH_DEPLOYMENT"/[0-9]*/facts 2>/dev/null | awk -v key="\"image.$SERVICE\":" 'index($0, key) == 1 { print substr($0, length(key) + 1) }' |
-  sed -n '$p' | LC_ALL=C awk -f "$ORCH_BUNDLE/json.awk" | awk -F '\t' '$1 == "id" { print $3 }')
-[ -n "$image" ] || image=$REFERENCE
+found=$(cat "$ORCH_DEPLOYMENT"/[0-9]*/facts 2>/dev/null | awk -v key="\"image.$SERVICE\":" 'index($0, key) == 1 { line = substr($0, length(key) + 1) } END { print line }' |
+  LC_ALL=C awk -f "$ORCH_BUNDLE/json.awk")
+# MEMBER
+of_image() { printf '%s\n' "$found" | awk -F '\t' -v member="$1" '$1 == member { print $3 }'; }
+image=$(of_image id)
+image=${image:-$REFERENCE}
+folder=${DIRECTORY:-$(of_image directory)}
 
 # The arguments that one-off containers have in common; a network they have none.
 # shellcheck disable=SC2086 # -w and its value, or nothing
@@ -47,9 +51,10 @@ from_image() {
 
 # The files say it in a fraction of the time that a container takes to run Alembic; fails where they aren't plain, or elsewhere.
 history_of_files() {
-  folder=${DIRECTORY:-$(docker inspect -f '{{.Config.WorkingDir}}' "$container")}
+  folder=${folder:-$(docker inspect -f '{{.Config.WorkingDir}}' "$container")}
+  folder=${folder:-/}
   rm -rf alembic.ini versions
-  from_image "${folder:-/}/alembic.ini" && [ -f alembic.ini ] && [ ! -L alembic.ini ] || return 1
+  from_image "$folder/alembic.ini" && [ -f alembic.ini ] && [ ! -L alembic.ini ] || return 1
   location=$(awk '
     /^[ \t]*\[/ { section = $0; gsub(/[][ \t\r]/, "", section); next }
     section != "alembic" { next }
@@ -76,7 +81,7 @@ if container=$(one_off create "$image" true); then
   rm -rf versions alembic.ini image.tar
 fi
 
-if [ -n "$database" ]; then wait "$asking" || die "The schema's revision can't be read from $DB_SERVICE."; fi
+[ -z "$asking" ] || wait "$asking" || die "The schema's revision can't be read from $DB_SERVICE."
 here=$(paste -s -d ' ' revision)
 fact revision "$(json_string "$here")"
 [ -z "$removing" ] || wait "$removing" || : # by its label it is found again
@@ -84,30 +89,38 @@ fact revision "$(json_string "$here")"
   say 'the image does not tell its migrations without a database: what is pending is unknown'
   exit 0
 }
-# Newest first: "0001 -> 0002 (head), what it does", "0002, 0003 -> 0004 (mergepoint), …". The lines that are one, each after its name.
-named=$(printf '%s\n' "$history" | awk '{
-  for (i = 2; i < NF && $i != "->"; i++);
-  if (i >= NF) next
-  id = $(i + 1)
-  sub(/,$/, "", id)
-  print id "\t" $0 }')
-fact head "$(json_string "$(printf '%s\n' "$named" | awk -F '\t' '$2 ~ /\(head\)/ { print $1 }' | paste -s -d ' ' -)")"
+# Newest first: "0001 -> 0002 (head), what it does", "0002, 0003 -> 0004 (mergepoint), …". Those above the one where the schema is are pending.
+told=$(printf '%s\n' "$history" | awk -v here="$here" '
+  { for (i = 2; i < NF && $i != "->"; i++);
+    if (i >= NF) next
+    id = $(i + 1)
+    sub(/,$/, "", id)
+    if (/\(head\)/) heads = heads (heads == "" ? "" : " ") id
+    if (id == here) found = 1
+    if (found) next
+    line = substr($0, index($0, " -> ") + 4)
+    gsub(/ \((effective head|head|mergepoint|branchpoint)\)/, "", line)
+    sub(/, /, " ", line)
+    pending[++count] = line }
+  END {
+    print heads
+    print found + 0
+    for (i = count; i; i--) print pending[i] }')
+{
+  IFS= read -r heads
+  read -r is_known
+  list=''
+  while IFS= read -r line; do list="$list${list:+,}$(json_string "$line")"; done
+} <<EOT
+$told
+EOT
+fact head "$(json_string "$heads")"
 # A revision that the image doesn't know comes from something newer: nothing can be told from here. (Two at once are two branches.)
-case $here in
-  '' | *' '*) ;;
+case $is_known$here in
+  1* | 0 | *' '*) ;;
   *)
-    printf '%s\n' "$named" | awk -F '\t' -v here="$here" '$1 == here { found = 1 } END { exit !found }' || {
-      fact unknown_revision "$(json_string "$here")"
-      named=
-    }
+    fact unknown_revision "$(json_string "$here")"
+    list=''
     ;;
 esac
-# Those above the one where the schema is are pending.
-pending=$(printf '%s\n' "$named" | awk -F '\t' -v here="$here" '
-  $1 == here { exit }
-  { line = substr($2, index($2, " -> ") + 4); gsub(/ \((effective head|head|mergepoint|branchpoint)\)/, "", line); sub(/, /, " ", line); print line }')
-list=$(printf '%s\n' "$pending" | awk 'NF' | sed '1!G;h;$!d' | while IFS= read -r line; do
-  json_string "$line"
-  echo
-done | paste -s -d , -)
 fact pending "[$list]"

@@ -78,7 +78,12 @@ fi
 sed '/^\(TARGET\|ACCEPT_DATA_LOSS\|HEAD\)=/d' "$ORCH_STEP/params" | write_atomically "$ORCH_RELEASE/migrate"
 await_baseline # a database that doesn't run is started
 find_database || [ -z "$DB_SERVICE" ] || die "The database's service, $DB_SERVICE, doesn't run. Nothing was changed."
-before=$(read_revision "$ORCH_N") || die "The schema's revision can't be read. Nothing was changed."
+# What the backup has seen holds if it was the step right before this one.
+number=${ORCH_STEP##*/}
+number=1${number%%-*}
+before=''
+[ "$TOOL" != alembic ] || before=$(cat "$ORCH_DEPLOYMENT/$(printf '%02d' $((number - 101)))"-*/seen-revision 2>/dev/null) || before=''
+[ -n "$before" ] || before=$(read_revision "$ORCH_N") || die "The schema's revision can't be read. Nothing was changed."
 printf '%s\n' "$before" | write_atomically "$ORCH_STEP/before"
 fact before "$(json_string "$before")"
 if [ -n "$HEAD" ] && [ "$before" = "$HEAD" ]; then

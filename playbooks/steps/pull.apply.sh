@@ -102,10 +102,11 @@ ended() {
   die "The pull of $_reference failed (above)."
 }
 
-deadline=$(($(uptime_ms) + PULL_TIMEOUT * 1000))
+began=$(uptime_ms)
+deadline=$((began + PULL_TIMEOUT * 1000))
 begun=0
 running=
-told=$(uptime_ms)
+told=$began
 while :; do
   still=
   for number in $running; do
@@ -140,24 +141,37 @@ while :; do
     told=$now
     for number in $running; do progress "$number"; done
   fi
-  sleep 0.05
+  # An image that lies here already is asked about in tenths of a second; a fetch takes its time.
+  if [ $((now - began)) -lt 1000 ]; then sleep 0.02; else sleep 0.1; fi
 done
 pids=
 
-# What each resolved to. The digest is the one that the registry gave now; several may be on the host from before.
+# What each resolved to: the digest that the registry gave now (several may be on the host from before), and in one question the id, the names and
+# the directory that its commands run in.
+: >resolved
+if [ -s references ]; then
+  # shellcheck disable=SC2046 # references are words
+  docker image inspect --format '{{.Id}}|{{range .RepoTags}}{{.}} {{end}}|{{json .Config.WorkingDir}}' $(cat references) >resolved ||
+    die 'An image was pulled, but is not there any more (above).'
+fi
 while IFS=$tab read -r service reference; do
   number=$(grep -nxF -e "$reference" references | cut -d : -f 1)
   digest=$(sed -n 's/^Digest: \(sha256:[0-9a-f]\{64\}\)$/\1/p' "$number.out")
-  id=$(docker image inspect --format '{{.Id}}' "$reference") || die "$reference was pulled, but is not there any more."
+  IFS='|' read -r id names directory <<EOT
+$(sed -n "${number}p" resolved)
+EOT
   [ -n "$digest" ] || digest=$id
   hex=${digest#sha256:}
   tag=orchestrate/$ORCH_PROJECT/$(printf '%s' "$service" | tr '[:upper:]' '[:lower:]'):$(printf '%.12s' "$hex")
-  if [ "$(docker image inspect --format '{{.Id}}' "$tag" 2>/dev/null)" != "$id" ]; then
-    # On disk before it is made: undo removes what stands here.
-    printf '%s\n' "$tag" >>tags
-    sync tags
-    docker tag "$id" "$tag"
-  fi
-  fact "image.$service" "{\"reference\":$(json_string "$reference"),\"digest\":\"$digest\",\"id\":\"$id\",\"tag\":\"$tag\"}"
+  case " $names" in
+    *" $tag "*) ;;
+    *)
+      # On disk before it is made: undo removes what stands here.
+      printf '%s\n' "$tag" >>tags
+      sync tags
+      docker tag "$id" "$tag"
+      ;;
+  esac
+  fact "image.$service" "{\"reference\":$(json_string "$reference"),\"digest\":\"$digest\",\"id\":\"$id\",\"tag\":\"$tag\",\"directory\":$directory}"
 done <images
-rm -f ./*.reference ./*.out ./*.status ./*.begin ./*.shown references
+rm -f ./*.reference ./*.out ./*.status ./*.begin ./*.shown references resolved
