@@ -22,16 +22,17 @@ extension DeploymentRun {
       emit(.notice(host: host, text: "watch: this version ends at the commit; the host doesn't go on watching yet"))
     }
 
-    let first = try preparation.describing(steps, catalog: catalog)
-    guard try await carryOut(first, seal: false) else { return }
+    var first = try preparation.describing(steps, catalog: catalog)
+    try preparation.appendPulling(steps, to: &first)
+    try await send(first.batch, specs: first.specs, seal: false)
     if let directory = first.directory(ofKind: .env) {
+      guard try await !pump(untilSuccess: directory) else { return }
+      // The host goes on with pulling meanwhile.
       let path = "\(preparation.paths.deployment(number ?? 0))/\(directory)/config.json"
-      roundTrips += 1
       try preparation.take(config: try await persist("get \(path)").foundText, path: path, catalog: catalog)
     }
     try refuse(problems: catalog.inspect(preparation.context).problems)
-    let second = try preparation.pulling(steps, after: first, catalog: catalog)
-    guard try await carryOut(second, seal: false) else { return }
+    guard try await !pump(through: first.batch.directories) else { return }
     preparation.takeImages(from: steps)
 
     let plan = try preparation.plan(steps: request.playbook.steps, leftOut: leftOut, catalog: catalog)
@@ -44,8 +45,8 @@ extension DeploymentRun {
     }
     guard try await accepted(plan) else { return try await end(reason: "not accepted") }
 
-    var third = StepAssembly(first: second.batch.following, catalog: catalog)
-    try third.append(name: "seal", kind: "seal", catalog.seal, context: preparation.context)
+    var second = StepAssembly(first: first.batch.following, catalog: catalog)
+    try second.append(name: "seal", kind: "seal", catalog.seal, context: preparation.context)
     var changing = steps.filter { $0.kind.phase > .prepare }
     if preparation.context.isGoneBackTo {
       for spec in changing where spec.kind == .migrate {
@@ -54,8 +55,8 @@ extension DeploymentRun {
       }
       changing.removeAll { $0.kind == .migrate }
     }
-    try appendChanging(changing, to: &third)
-    _ = try await carryOut(third, seal: true)
+    try appendChanging(changing, to: &second)
+    _ = try await carryOut(second, seal: true)
   }
 
   /// The steps behind the plan, with the draining that the schema policy asks for before the backup.

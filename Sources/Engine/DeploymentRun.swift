@@ -55,6 +55,7 @@ public actor DeploymentRun {
   /// Steps of the current batches by directory, for client-side steps.
   private var specs: [String: StepSpec] = [:]
   private var endedDirectories: Set<String> = []
+  private var succeeded: Set<String> = []
   var fromVersion: String? { preparation.from }
   var toVersion: String?
 
@@ -382,8 +383,11 @@ public actor DeploymentRun {
   }
 
   /// Follows the log until the host has done the given steps and waits for more (false), or the deployment is closed (true).
-  func pump(through directories: [String] = []) async throws -> Bool {
+  ///
+  /// - Parameter success: false also as soon as this step has succeeded; the host goes on with those behind it.
+  func pump(through directories: [String] = [], untilSuccess success: String? = nil) async throws -> Bool {
     while true {
+      if let success, succeeded.contains(success) { return false }
       guard let item = try await nextLogItem() else {
         if detached { throw detachedError() }
         throw OrchestrateError(.outcomeUnknown, "the conversation with the host ended", host: host)
@@ -420,7 +424,10 @@ public actor DeploymentRun {
     guard case .event(let event) = item.content else { return nil }
     preparation.take(fact: event)
     switch event.name {
-    case "ended": if let directory = event.step { endedDirectories.insert(directory) }
+    case "ended":
+      guard let directory = event.step else { break }
+      endedDirectories.insert(directory)
+      if event.members["status"]?.intValue == 0 { succeeded.insert(directory) }
     case "waiting":
       guard let directory = event.step else { return false }
       try await performClientStep(directory)

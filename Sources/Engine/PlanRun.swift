@@ -65,7 +65,8 @@ public struct PlanRun: Sendable {
     }
     // A service that isn't there can't be asked for its migrations.
     if pulls, catalog.unknownServices(steps, preparation.context).isEmpty {
-      let second = try preparation.pulling(steps, after: first, catalog: catalog)
+      var second = StepAssembly(first: first.batch.following, catalog: catalog)
+      try preparation.appendPulling(steps, to: &second)
       try await carryOut(second, attachment, &preparation)
       preparation.takeImages(from: steps)
     }

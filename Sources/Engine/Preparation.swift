@@ -159,14 +159,12 @@ struct Preparation: Sendable {
   }
 
   /// Pull, and what only the new images can tell.
-  func pulling(_ steps: [StepSpec], after first: StepAssembly, catalog: StepCatalog) throws -> StepAssembly {
-    var assembly = StepAssembly(first: first.batch.following, catalog: catalog)
+  func appendPulling(_ steps: [StepSpec], to assembly: inout StepAssembly) throws {
     for spec in steps where spec.kind == .pull { try assembly.append(spec, context: context) }
     for spec in steps where spec.kind == .migrate {
-      guard let probe = catalog.probe(spec) else { continue }
+      guard let probe = assembly.catalog.probe(spec) else { continue }
       try assembly.append(name: spec.name + Self.probeSuffix, kind: "migrate.probe", probe, context: context)
     }
-    return assembly
   }
 
   static let probeSuffix = "-probe"
@@ -231,7 +229,7 @@ struct Preparation: Sendable {
 struct StepAssembly: Sendable {
   var batch: StepBatch
   private(set) var specs: [String: StepSpec] = [:]
-  private let catalog: StepCatalog
+  let catalog: StepCatalog
   private var pastCommit = false
 
   init(first: Int, catalog: StepCatalog) {

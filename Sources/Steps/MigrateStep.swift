@@ -140,9 +140,6 @@ public struct MigrateProbeStep: StepKind {
     let service = settings.service ?? context.inventory.services.app.first ?? ""
     return StepPayload(
       script: "migrate-probe", timeout: .seconds(150),
-      parameters: [
-        ("TOOL", "alembic"), ("SERVICE", service), ("REFERENCE", context.config?.image(of: service) ?? ""),
-        ("DIRECTORY", context.config?.service(service)?["working_dir"]?.stringValue ?? ""),
-      ] + databaseParameters(context))
+      parameters: [("TOOL", "alembic"), ("SERVICE", service)] + databaseParameters(context))
   }
 }

@@ -21,20 +21,17 @@ public struct PullStep: StepKind {
   }
 
   public func payload(_ context: StepContext) throws -> StepPayload {
-    guard let config = context.config else {
+    guard context.steps.contains(where: { $0.kind == .env }) else {
       throw OrchestrateError(
         .configuration, "which images to pull isn't known: the playbook has no env step before pull", step: "pull",
         remedy: "add - env before - pull")
     }
-    var lines = ""
-    for (service, reference) in imagesToPull(context, config) {
-      guard !(service + reference).contains(where: { $0.isWhitespace }) else {
-        throw OrchestrateError(.configuration, "service \(service): “\(reference)” is no image reference", step: "pull")
-      }
-      lines += "\(service)\t\(reference)\n"
-    }
-    var parameters = [("PULL_TIMEOUT", String(settings.timeout.components.seconds)), ("SERVER", ""), ("USERNAME", "")]
-    var files = [StepPayload.File("images", bytes: Array(lines.utf8))]
+    // The host reads what Compose has made there of the configuration: it needn't wait for us to do so.
+    var parameters = [
+      ("PULL_TIMEOUT", String(settings.timeout.components.seconds)), ("SERVER", ""), ("USERNAME", ""),
+      ("KEPT", quotedWords(keptServices(context))),
+    ]
+    var files: [StepPayload.File] = []
     if let registry = context.inventory.registry {
       guard let password = context.registryPassword else {
         throw OrchestrateError(

@@ -226,11 +226,14 @@ import Testing
 
   @Test func pullNeedsThePasswordThatTheInventoryNames() throws {
     var context = shopContext()
-    context.config = ComposeConfig(try json(#"{"services":{"bot":{"image":"r/bot:v2"},"postgres":{"image":"p:17"}}}"#))
+    let running = #"{"services":{"bot":{"image":"r/bot:v1"},"postgres":{"image":"p:17"},"redis":{"image":"r:8"}}}"#
+    context.currentConfig = ComposeConfig(try json(running))
+    context.options.include = ["redis"]
+    context.steps = [StepSpec(name: "env", settings: .env(EnvSettings()))]
     context.inventory.registry = RegistrySettings(server: "r", username: "u", password: "R_PASSWORD")
     #expect(throws: OrchestrateError.self) { try PullStep().payload(context) }
     var unknown = context
-    unknown.config = nil
+    unknown.steps = []
     let error = #expect(throws: OrchestrateError.self) { try PullStep().payload(unknown) }
     #expect(error?.code == .configuration)
     let sealing = #expect(throws: OrchestrateError.self) {
@@ -239,8 +242,8 @@ import Testing
     #expect(sealing?.code == .configuration)
     context.registryPassword = Secret("pw")
     let payload = try PullStep().payload(context)
-    #expect(payload.files[0].bytes == Array("bot\tr/bot:v2\npostgres\tp:17\n".utf8))
-    #expect(payload.files[1].path == "password" && payload.files[1].mode == 0o600)
+    #expect(payload.files.map(\.path) == ["password"] && payload.files[0].mode == 0o600)
+    #expect(payload.parameters.first { $0.name == "KEPT" }?.value == "'postgres'")
     #expect(!payload.parameters.contains { $0.value.contains("pw") })
   }
 

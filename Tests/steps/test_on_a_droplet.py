@@ -76,8 +76,7 @@ class Release:
         self.env = deployment.step("env", {"COMPOSE_DIR": ""}, {
             "env": env, "generated": "CACHE_PASSWORD='p$w'\n", "version.env": f"VERSION={version}\n",
             "check.json": json.dumps({"x-orchestrate-env": {name: "${%s}" % name for name in names}})}, number=3)
-        self.pull = deployment.step("pull", {"SERVER": "registry.test:5000", "USERNAME": registry["REGISTRY_USER"], "PULL_TIMEOUT": 60}, {
-            "images": f"bot\tregistry.test:5000/steps/app:{version}\ncache\tregistry.test:5000/steps/cache:v1\n",
+        self.pull = deployment.step("pull", {"SERVER": "registry.test:5000", "USERNAME": registry["REGISTRY_USER"], "PULL_TIMEOUT": 60, "KEPT": ""}, {
             "password": registry["password"] if password is None else password}, number=4)
         self.steps = [self.preflight, self.release, self.env, self.pull]
 
@@ -142,6 +141,26 @@ def test_prepare_then_undo_backwards_leaves_nothing(project, registry):
     assert project.tree() == before
     assert local_tags(machine) == []
     assert machine.read(f"{project.state}/generated.env") == "CACHE_PASSWORD='p$w'\n"
+
+
+def test_what_pull_fetches_stands_in_the_configuration(project, registry):
+    release = Release(project, registry, 1, compose=COMPOSE.replace("  bot:\n", "  bot:\n    working_dir: /srv\n"))
+
+    def pull(number, kept):
+        return release.deployment.step("pull", {"SERVER": "registry.test:5000", "USERNAME": registry["REGISTRY_USER"], "PULL_TIMEOUT": 60, "KEPT": kept},
+                                       {"password": registry["password"]}, number=number)
+
+    status, output = release.pull.apply(check=False)
+    assert status == 1 and "no env step came before pull" in output
+    for step in release.steps[:3]:
+        step.apply()
+    only = pull(6, "'cache' 'gone'")
+    only.apply()
+    assert set(only.facts) == {"image.bot"} and only.facts["image.bot"]["directory"] == "/srv"
+    config = f"{release.env.directory}/config.json"
+    project.machine.write(config, project.machine.read(config).replace("steps/app:v1", "steps/app:v 1"))
+    status, output = pull(7, "").apply(check=False)
+    assert status == 1 and 'Service bot: "registry.test:5000/steps/app:v 1" is no image reference' in output
 
 
 def test_undo_without_an_apply(project, registry):
@@ -235,8 +254,7 @@ def test_a_dead_registry_fails_soon(project, registry, fault):
         seconds = time.monotonic() - begin
         # Without log-in, too: the pull itself notices.
         begin = time.monotonic()
-        anonymous = release.deployment.step("pull", {"SERVER": "", "USERNAME": "", "PULL_TIMEOUT": 60}, {
-            "images": "bot\tregistry.test:5000/steps/app:v1\n"}, number=6)
+        anonymous = release.deployment.step("pull", {"SERVER": "", "USERNAME": "", "PULL_TIMEOUT": 60, "KEPT": "'cache'"}, number=6)
         status2, output2 = anonymous.apply(check=False)
         seconds2 = time.monotonic() - begin
     finally:

@@ -424,10 +424,30 @@ def test_a_migration_killed_with_the_runner_leaves_nothing_behind(bot):
     assert "one-off" not in project.containers()
 
 
+def test_the_backup_right_before_has_seen_the_revision(bot):
+    """What a step between the two may have migrated is asked again."""
+    project = bot.project
+    number = bot.deployment("v1.1.0")
+    for backup, before in (("05-backup", "0001"), ("04-backup", "0002")):
+        project.droplet.run(f"rm -rf {project.state}/deployments/{number}/0[456]-*")
+        project.droplet.upload(f"{project.state}/deployments/{number}/{backup}", {"seen-revision": (0o600, "0001\n")})
+        good(project.apply(number, "06-migrate", "migrate", MIGRATE | dict(UP="'true'")))
+        assert project.facts(number, "06-migrate")["before"] == before
+
+
+PROBE = dict(TOOL="alembic", SERVICE="bot", DB_SERVICE="postgres", DB_NAME="", DB_USER="")
+
+
+def configured(bot, number, version):
+    """As env leaves it: without a pull the probe finds the image by this."""
+    bot.project.droplet.upload(f"{bot.project.state}/deployments/{number}/01-env", {"config.json": (0o600, json.dumps(bot.config(version)))})
+
+
 def test_nothing_pending_needs_no_container(bot):
     project = bot.project
     number = bot.deployment("v1.1.0")
-    good(project.apply(number, "03-migrate-probe", "migrate-probe", dict(TOOL="alembic", SERVICE="bot", REFERENCE=bot.config("v1.1.0")["services"]["bot"]["image"], DIRECTORY="", DB_SERVICE="postgres", DB_NAME="", DB_USER="")))  # fmt: skip
+    configured(bot, number, "v1.1.0")
+    good(project.apply(number, "03-migrate-probe", "migrate-probe", PROBE))
     facts = project.facts(number, "03-migrate-probe")
     assert facts == {"revision": "0002", "head": "0002", "pending": []}
     good(project.apply(number, "06-migrate", "migrate", MIGRATE | dict(UP="'false'", HEAD=facts["head"])))
@@ -442,7 +462,7 @@ def test_pending_migrations_are_told(bot):
     id = project.droplet.run(f"docker image inspect -f '{{{{.Id}}}}' {image}").text.strip()
     line = '"image.bot":' + json.dumps({"reference": "x", "digest": "d", "id": id, "tag": image}) + "\n"
     project.droplet.upload(f"{project.state}/deployments/{number}/02-pull", {"facts": (0o600, line)})
-    good(project.apply(number, "03-migrate-probe", "migrate-probe", dict(TOOL="alembic", SERVICE="bot", REFERENCE="no/such:image", DIRECTORY="", DB_SERVICE="postgres", DB_NAME="", DB_USER="")))  # fmt: skip
+    good(project.apply(number, "03-migrate-probe", "migrate-probe", PROBE))
     facts = project.facts(number, "03-migrate-probe")
     assert facts["revision"] == "0002"
     assert [line.split()[0] for line in facts["pending"]] == ["0003", "0004"]
@@ -452,7 +472,8 @@ def test_pending_migrations_are_told(bot):
 def test_a_revision_of_something_newer_is_told(bot):
     project = bot.project
     number = bot.deployment("v1.0.0")
-    good(project.apply(number, "03-migrate-probe", "migrate-probe", dict(TOOL="alembic", SERVICE="bot", REFERENCE=bot.config("v1.0.0")["services"]["bot"]["image"], DIRECTORY="", DB_SERVICE="postgres", DB_NAME="", DB_USER="")))  # fmt: skip
+    configured(bot, number, "v1.0.0")
+    good(project.apply(number, "03-migrate-probe", "migrate-probe", PROBE))
     assert project.facts(number, "03-migrate-probe") == {"revision": "0002", "unknown_revision": "0002", "head": "0001", "pending": []}
 
 
@@ -460,7 +481,7 @@ def test_files_that_did_not_come_whole_are_not_believed(bot):
     """A chain that ends too soon would be one without pending migrations: then Alembic itself is asked."""
     project = bot.project
     number = bot.deployment("v1.1.0")
-    image = bot.config("v1.1.0")["services"]["bot"]["image"]
+    configured(bot, number, "v1.1.0")
     # A docker client that dies between two files.
     shim = f"""#!/bin/sh
 echo "$1" >>{project.base}/asked
@@ -474,8 +495,7 @@ esac
 exec /usr/bin/docker "$@"
 """
     project.droplet.upload(f"{project.base}/shim", {"docker": (0o755, shim)})
-    params = dict(TOOL="alembic", SERVICE="bot", REFERENCE=image, DIRECTORY="", DB_SERVICE="postgres", DB_NAME="", DB_USER="")
-    project.prepare(number, "03-migrate-probe", params)
+    project.prepare(number, "03-migrate-probe", PROBE)
     good(project.droplet.run(
         f"cd {project.state}/deployments/{number}/03-migrate-probe && {project.environment(number, '03-migrate-probe')} "
         f"PATH={project.base}/shim:/usr/bin:/bin sh {project.bundle}/steps/migrate-probe.apply.sh", check=False))

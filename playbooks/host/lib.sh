@@ -100,6 +100,17 @@ find_compose() {
   done
 }
 
+# "service|working directory|image reference" of each service of the configuration that env has left, in json.awk's spelling; ordered by name.
+new_services() {
+  cat "$ORCH_DEPLOYMENT"/[0-9]*/config.json | LC_ALL=C awk -f "$ORCH_BUNDLE/json.awk" | LC_ALL=C awk -F '\t' '
+    split($1, at, "\037") == 3 && at[1] == "services" {
+      if (at[3] == "image") image[at[2]] = $3
+      else if (at[3] == "working_dir") directory[at[2]] = $3
+      names[at[2]] = 1
+    }
+    END { for (name in names) print name "|" directory[name] "|" image[name] }' | sort
+}
+
 # FILE: which gates and services aren't well, of the lines that check.sh printed; a name a line, ordered as they were asked.
 unwell_names() { sed -n 's/^\({.*\),"healthy":false,.*/\1/p' "$1"; }
 

@@ -6,7 +6,7 @@ set -eu
 . "$ORCH_BUNDLE/lib.sh"
 # shellcheck source=playbooks/host/containers.sh
 . "$ORCH_BUNDLE/containers.sh"
-TOOL='' SERVICE='' REFERENCE='' DIRECTORY='' DB_SERVICE='' DB_NAME='' DB_USER=''
+TOOL='' SERVICE='' DB_SERVICE='' DB_NAME='' DB_USER=''
 # shellcheck source=/dev/null
 . "$ORCH_STEP/params"
 
@@ -26,22 +26,25 @@ SQL
   asking=$!
 fi
 
-# What pull has just found under the reference, in its facts.
-found=$(cat "$ORCH_DEPLOYMENT"/[0-9]*/facts 2>/dev/null | awk -v key="\"image.$SERVICE\":" 'index($0, key) == 1 { line = substr($0, length(key) + 1) } END { print line }' |
-  LC_ALL=C awk -f "$ORCH_BUNDLE/json.awk")
+# What pull has just found, in its facts; of a service that it left as it is, what the configuration says.
+found=$(cat "$ORCH_DEPLOYMENT"/[0-9]*/facts 2>/dev/null | awk -v key="\"image.$SERVICE\":" 'index($0, key) == 1 { line = substr($0, length(key) + 1) } END { print line }')
+[ -z "$found" ] || found=$(printf '%s\n' "$found" | LC_ALL=C awk -f "$ORCH_BUNDLE/json.awk")
 # MEMBER
 of_image() { printf '%s\n' "$found" | awk -F '\t' -v member="$1" '$1 == member { print $3 }'; }
 image=$(of_image id)
-image=${image:-$REFERENCE}
-folder=${DIRECTORY:-$(of_image directory)}
+folder=$(of_image directory)
+if [ -z "$image" ]; then
+  IFS='|' read -r _ folder image <<EOT
+$(new_services | grep "^$SERVICE|")
+EOT
+fi
 
 # The arguments that one-off containers have in common; a network they have none.
-# shellcheck disable=SC2086 # -w and its value, or nothing
 one_off() {
   one_off_verb=$1
   shift
   timeout --foreground 120 docker "$one_off_verb" --log-driver none --network none --label "orchestrate.project=$ORCH_PROJECT" \
-    --label "orchestrate.deployment=$ORCH_N" --read-only --tmpfs /tmp ${DIRECTORY:+-w "$DIRECTORY"} "$@" </dev/null
+    --label "orchestrate.deployment=$ORCH_N" --read-only --tmpfs /tmp ${folder:+-w "$folder"} "$@" </dev/null
 }
 
 # PATH: of the image, into this directory. To its end first: tar takes one that is cut between two members for whole.

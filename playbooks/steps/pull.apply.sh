@@ -7,12 +7,11 @@ set -eu
 . "$ORCH_BUNDLE/releases.sh"
 # shellcheck source=playbooks/host/registry.sh
 . "$ORCH_BUNDLE/registry.sh"
-PULL_TIMEOUT=600 SERVER='' USERNAME=''
+PULL_TIMEOUT=600 SERVER='' USERNAME='' KEPT=''
 # shellcheck source=/dev/null
 . "$ORCH_STEP/params"
 at_once=4
 silence=20 # seconds until a registry that says nothing at all counts as dead
-tab=$(printf '\t')
 
 pids=
 credentials=
@@ -27,6 +26,19 @@ trap leave EXIT
 trap 'exit 143' TERM
 trap 'exit 130' INT HUP
 
+# What is to be fetched, by the new configuration: the images of all services but those that stay as they are.
+eval "set -- $KEPT"
+new_services >services
+[ -s services ] || die 'Which images to pull is not known: no env step came before pull.'
+while IFS='|' read -r service directory reference; do
+  for kept in "$@"; do [ "$kept" != "$service" ] || continue 2; done
+  case $reference in
+    '') continue ;;
+    *[[:space:]\\\|]*) die "Service $service: \"$reference\" is no image reference." ;;
+  esac
+  printf '%s|%s|%s\n' "$service" "$directory" "$reference"
+done <services >images
+
 # Log-in: the password comes from a file and goes to a file in memory, both gone at the end.
 if [ -n "$SERVER" ]; then
   credentials=$(memory_directory)/orchestrate-$ORCH_PROJECT-$ORCH_N
@@ -39,7 +51,7 @@ if [ -n "$SERVER" ]; then
 fi
 
 # One pull for each image, whichever services name it.
-cut -f 2 images | sort -u >references
+cut -d '|' -f 3 images | sort -u >references
 total=$(wc -l <references)
 number=0
 while read -r reference; do
@@ -154,13 +166,14 @@ if [ -s references ]; then
   docker image inspect --format '{{.Id}}|{{range .RepoTags}}{{.}} {{end}}|{{json .Config.WorkingDir}}' $(cat references) >resolved ||
     die 'An image was pulled, but is not there any more (above).'
 fi
-while IFS=$tab read -r service reference; do
+while IFS='|' read -r service directory reference; do
   number=$(grep -nxF -e "$reference" references | cut -d : -f 1)
   digest=$(sed -n 's/^Digest: \(sha256:[0-9a-f]\{64\}\)$/\1/p' "$number.out")
-  IFS='|' read -r id names directory <<EOT
+  IFS='|' read -r id names own <<EOT
 $(sed -n "${number}p" resolved)
 EOT
   [ -n "$digest" ] || digest=$id
+  [ -z "$directory" ] || own=$(json_string "$directory")
   hex=${digest#sha256:}
   tag=orchestrate/$ORCH_PROJECT/$(printf '%s' "$service" | tr '[:upper:]' '[:lower:]'):$(printf '%.12s' "$hex")
   case " $names" in
@@ -172,6 +185,6 @@ EOT
       docker tag "$id" "$tag"
       ;;
   esac
-  fact "image.$service" "{\"reference\":$(json_string "$reference"),\"digest\":\"$digest\",\"id\":\"$id\",\"tag\":\"$tag\",\"directory\":$directory}"
+  fact "image.$service" "{\"reference\":$(json_string "$reference"),\"digest\":\"$digest\",\"id\":\"$id\",\"tag\":\"$tag\",\"directory\":$own}"
 done <images
-rm -f ./*.reference ./*.out ./*.status ./*.begin ./*.shown references resolved
+rm -f ./*.reference ./*.out ./*.status ./*.begin ./*.shown references resolved services images
