@@ -395,7 +395,7 @@ public actor DeploymentRun {
       logOffset = item.end
       guard let end = try await take(item) else { continue }
       // The host may have begun to wait before it saw the last batch.
-      if end || directories.allSatisfy(endedDirectories.contains) { return end }
+      if end || success == nil && directories.allSatisfy(endedDirectories.contains) { return end }
     }
   }
 

@@ -85,6 +85,7 @@ actor ScriptedHost {
       for wait in waits { channel.reply("waiting", wait) }
       channel.reply("granted", (["7 0"] + recovered).joined(separator: "\n"))
       event("opened", #""number":7,"previous":null"#)
+      event("waiting", #""step":null"#)  // the first steps are still on their way
     case "follow":
       channel.reply("following", runner ?? (closed ? "ended" : "live"))
       channel.push(.output(Array(Array(log.utf8)[Int(words[2])!...])))
@@ -118,8 +119,10 @@ actor ScriptedHost {
     }
   }
 
+  /// What env leaves in its directory.
   private func configFile(_ path: String) -> String? {
-    path.hasSuffix("/config.json") ? files["config.json"] : nil
+    let directory = path.split(separator: "/").dropLast().last.map(String.init) ?? ""
+    return path.hasSuffix("-env/config.json") && ran.contains { $0.directory == directory } ? files["config.json"] : nil
   }
 
   /// The connection that shows the log breaks.
