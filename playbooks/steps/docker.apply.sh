@@ -1,0 +1,219 @@
+# Docker's engine with Compose v2, the wanted members in its daemon.json, and USER in the group docker.
+# shellcheck shell=sh disable=SC2015,SC2031 # `A && B || C`: C is an exit or an install, and B is a test; a rehearsal keeps its own
+set -eu
+# shellcheck source=playbooks/host/lib.sh
+. "$ORCH_BUNDLE/lib.sh"
+# shellcheck source=playbooks/host/system.sh
+. "$ORCH_BUNDLE/system.sh"
+# shellcheck source=playbooks/host/units.sh
+. "$ORCH_BUNDLE/units.sh"
+# shellcheck source=playbooks/host/hostlock.sh
+. "$ORCH_BUNDLE/hostlock.sh"
+# shellcheck source=playbooks/host/docker.sh
+. "$ORCH_BUNDLE/docker.sh"
+USER=
+# shellcheck source=/dev/null
+. "$ORCH_STEP/params"
+
+checking || [ -z "$USER" ] || id "$USER" >/dev/null 2>&1 || die "There is no user $USER on this host: a step user has to come before. Nothing was changed."
+
+# ---- packages
+
+# Does apt know Docker's own packages here?
+own_repository() { have apt-cache && apt-cache policy docker-ce 2>/dev/null | grep -q '^  Candidate: [0-9]'; }
+
+has_compose() {
+  for _directory in /usr/local/lib/docker /usr/local/libexec/docker /usr/lib/docker /usr/libexec/docker; do
+    [ ! -x "$_directory/cli-plugins/docker-compose" ] || return 0
+  done
+  return 1
+}
+
+# Sets missing to the packages that this host still needs.
+find_missing() {
+  missing=
+  # shellcheck source=/dev/null
+  system=$(. /etc/os-release && echo "$ID ${VERSION_ID-}")
+  have jq || missing=jq
+  have dockerd && have docker && has_compose && return 0
+  if own_repository; then
+    have dockerd && have docker || missing="$missing docker-ce docker-ce-cli containerd.io"
+    has_compose || missing="$missing docker-compose-plugin"
+  else
+    have dockerd && have docker || {
+      missing="$missing docker.io iptables"
+      case $system in 'debian 11' | 'debian 12' | ubuntu*) ;; *) missing="$missing docker-cli" ;; esac
+      # Without the parser a kernel with AppArmor starts no container.
+      if [ -d /sys/kernel/security/apparmor ] && ! have apparmor_parser; then missing="$missing apparmor"; fi
+    }
+    has_compose || case $system in
+      'debian 11' | 'debian 12')
+        die "Docker Compose v2 isn't among the packages of $system: its docker-compose is version 1. Add Docker's own repository \
+(https://docs.docker.com/engine/install/debian/) and run this again, or use Debian 13. Nothing was changed."
+        ;;
+      ubuntu*) missing="$missing docker-compose-v2" ;;
+      *) missing="$missing docker-compose" ;;
+    esac
+  fi
+  missing=${missing# }
+}
+
+# PACKAGE…: quiet unless it fails. Another apt is waited for.
+install_packages() {
+  say "Installing $*."
+  clock
+  _deadline=$((up_ms + 300000))
+  # apt-get update knows no patience: its lock has no DPkg::Lock::Timeout.
+  until apt-get -qq update >apt.log 2>&1; do
+    clock
+    grep -q 'Could not get lock' apt.log && [ "$up_ms" -lt "$_deadline" ] || die "apt-get update failed: $(tail -n 5 apt.log)"
+    sleep 1
+  done
+  DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=a apt-get -qq --yes --no-install-recommends -o DPkg::Lock::Timeout=300 \
+    -o Dpkg::Options::=--force-confold install "$@" >apt.log 2>&1 </dev/null || die "apt-get install $* failed: $(tail -n 15 apt.log)"
+}
+
+find_missing
+for package in $missing; do change create "package $package"; done
+
+# ---- what daemon.json becomes
+
+if ! checking && ! have jq && { have dockerd || [ -s "$daemon_json" ]; }; then
+  # Before Docker comes, and starts with what lies there.
+  install_packages jq
+  missing=${missing#jq}
+  missing=${missing# }
+fi
+old=$ORCH_STEP/daemon.old
+if [ -s "$daemon_json" ]; then cat "$daemon_json" >"$old"; else : >"$old"; fi
+if have jq; then
+  jq -e -s 'length == 1 and (.[0] | type) == "object"' daemon.json >/dev/null 2>&1 ||
+    die 'The wanted daemon.json of this step is not a JSON object. Nothing was changed.'
+  if ! jq -e -s 'length == 0 or (length == 1 and (.[0] | type) == "object")' "$old" >/dev/null 2>broken; then
+    die "$daemon_json is not a JSON object$(sed '1s/^[^:]*: */: /; q' broken). Nothing was written. Mend it, or move it away, and run this again."
+  fi
+  # With another driver the old one's options would be errors. The first line: what the change needs, what it would need without the members
+  # that the daemon tells by itself, and which members change.
+  # shellcheck disable=SC2016 # jq's variables
+  jq -n -r --slurpfile old "$old" --slurpfile new daemon.json --argjson reloadable "$reloadable" --argjson told "$told" '
+    def needs: if . == [] then "none" elif . - $reloadable == [] then "reload" else "restart" end;
+    ($old[0] // {}) as $was | $new[0] as $wanted
+    | ($was["log-driver"] // "json-file") as $driver
+    | ((if ($wanted["log-driver"] // $driver) != $driver then $was | del(.["log-opts"]) else $was end) * $wanted) as $merged
+    | ([($was + $merged) | keys[]] | map(select(. as $key | $was[$key] != $merged[$key]))) as $changed
+    | "\($changed | needs) \($changed - $told | needs) \($changed | join(" "))", $merged' >daemon.merged
+  read -r needs untold members <daemon.merged
+  sed 1d daemon.merged >daemon.new
+  # As it is, in its own layout, where it says the same.
+  [ "$needs" != none ] || [ ! -s "$old" ] || cat "$old" >daemon.new
+else
+  # A plan, or no Docker yet and no file of its own.
+  cat daemon.json >daemon.new
+  needs=restart untold=restart members=
+fi
+
+# Is it what the running daemon lives by? Somebody may have edited the file without a word to Docker.
+state=
+if have dockerd; then
+  unit_state docker.service
+  state=$active
+fi
+if [ "$state" = active ] && have jq; then
+  information=$(daemon_information)
+  # shellcheck disable=SC2016 # jq's variables
+  live=$(printf '%s' "$information" | jq -r --slurpfile merged daemon.new '. as $live | $merged[0]
+    | if .["live-restore"] == true and $live.swarm == "active" then "swarm"
+      elif (has("log-driver") and .["log-driver"] != $live["log-driver"]) or (has("default-address-pools") and
+        (.["default-address-pools"] | map([.base, .size])) != ($live["default-address-pools"] // [] | map([.Base, .Size]))) then "restart"
+      elif has("live-restore") and .["live-restore"] != $live["live-restore"] then "reload"
+      else "none" end')
+  case $live/$untold in
+    swarm/*) die 'This Docker is part of a swarm, which live-restore excludes: dockerd would not start. Nothing was changed. Leave the swarm, or take live-restore out of the wanted daemon.json.' ;;
+    restart/* | */restart) needs=restart ;;
+    reload/* | */reload) needs=reload ;;
+    *) needs=none ;;
+  esac
+fi
+if [ -n "$members" ] || [ ! -s "$old" ]; then
+  validate_daemon "$ORCH_STEP/daemon.new" || die "dockerd refuses the new $daemon_json: $(tail -n 3 validate). Nothing was written."
+fi
+
+# ---- changes
+
+# Only its restart, and only of a Docker that was here before: containers of a deployment would be cut off from it.
+restart=0
+case $needs in restart) [ "$state" != active ] || restart=1 ;; esac
+if ! checking && [ $restart = 1 ]; then
+  lock_for_docker 0 || {
+    holders=$(host_holders | tr '\n' ';')
+    die "Docker must be restarted for its new configuration, which isn't done while a deployment runs: ${holders%;}. \
+Nothing was changed. Run this again when it is over."
+  }
+fi
+
+# Where it is kept from others it may hold a proxy's password: neither opened nor shown.
+mode=0644 secret=
+if [ -e "$daemon_json" ]; then
+  case $(stat -c %a "$daemon_json") in
+    *[4567]0) mode=0640 secret=secret ;;
+    *0) mode=0600 secret=secret ;;
+  esac
+fi
+if ! checking && [ "$needs" != none ]; then remember docker "$needs ${state:-none}"; fi
+ensure_directory /etc/docker root:root 0755
+if have jq || [ ! -s "$old" ]; then
+  ensure_file "$daemon_json" root:root "$mode" $secret <daemon.new
+else
+  {
+    echo '~ merged with what lies there, once jq is installed:'
+    sed 's/^/+ /' daemon.new
+  } >detail
+  change update "file $daemon_json" detail
+fi
+if [ -n "$missing" ] && ! checking; then
+  # After its configuration: its first start finds that. Its words are sure to be package names.
+  # shellcheck disable=SC2086
+  install_packages $missing
+  validate_daemon "$daemon_json" || die "dockerd refuses $daemon_json: $(tail -n 3 validate)."
+fi
+# Its package starts it.
+if ! checking || have dockerd; then ensure_unit docker.service; fi
+
+case $needs in
+  restart) if [ $restart = 1 ]; then
+    printf '  %s\n' "for ${members:-what $daemon_json says already}" >detail
+    change run 'restart of docker' detail
+    if ! checking; then
+      # Else containers stop with the restart, and some never come back.
+      if jq -e '.["live-restore"] == true' daemon.new >/dev/null && ! printf '%s' "$information" | jq -e '.["live-restore"]' >/dev/null; then
+        reload_docker daemon.new || die "Docker didn't take live-restore over: its restart would stop the containers. See journalctl -u docker."
+      fi
+      restart_docker || die "Docker doesn't start with its new configuration: $(unit_reason docker.service)"
+      unlock_host
+      trap - EXIT
+    fi
+  fi ;;
+  reload) if [ "$state" = active ]; then
+    printf '  %s\n' "for ${members:-what $daemon_json says already}" >detail
+    change run 'reload of docker' detail
+    checking || reload_docker daemon.new || die "Docker doesn't take its new configuration over: $(unit_reason docker.service)"
+  fi ;;
+esac
+
+if [ -n "$USER" ]; then
+  groups=$(id -nG "$USER" 2>/dev/null) || groups=
+  case " $groups " in
+    *' docker '*) ;;
+    *)
+      printf '+ member of the group docker (which can do whatever root can)\n' >detail
+      change update "user $USER" detail
+      if ! checking; then
+        remember group "$USER"
+        usermod -aG docker "$USER"
+      fi
+      ;;
+  esac
+fi
+
+if ! checking && [ -s "$changes_file" ]; then docker version --format 'Docker {{.Server.Version}} answers.' || die "Docker doesn't answer: $(unit_reason docker.service)"; fi
+tell_changes
