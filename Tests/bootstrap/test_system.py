@@ -216,7 +216,7 @@ class TestKilled:
 read -r n <{counter}
 n=$((n + 1))
 echo $n >{counter}
-if [ $n = {at} ]; then kill -KILL -- -$(ps -o pgid= -p $$ | tr -d ' ') ; fi
+if [ $n = {at} ]; then kill -KILL -$(ps -o pgid= -p $$ | tr -d ' ') ; fi
 exec {name} "$@" """)
 
     def disarm(self, local):
