@@ -141,6 +141,8 @@ tell_content() {
     echo '~ the content differs'
   else
     differences "$ORCH_STEP/found" "$ORCH_STEP/wanted" >"$ORCH_STEP/difference"
+    # Where one of both is empty, the place says nothing.
+    [ -s "$ORCH_STEP/found" ] && [ -s "$ORCH_STEP/wanted" ] || sed -i '/^~ line /d' "$ORCH_STEP/difference"
     [ -s "$ORCH_STEP/difference" ] || echo '~ the content differs (not a text)' >"$ORCH_STEP/difference"
     cat "$ORCH_STEP/difference"
     rm -f "$ORCH_STEP/difference"
@@ -214,6 +216,16 @@ save_old() {
   sync "$_entry/path" "$_entry/state" "$_entry/content" "$_entry"
   mv -T "$_entry" "$ORCH_STEP/saved/${_count#1}"
   sync "$ORCH_STEP/saved" "$ORCH_STEP"
+}
+
+# PATH: keeps what is there now, before a program of somebody else's changes it; restore_files puts it back.
+keep_old() {
+  checking && return 0
+  rm -f "$ORCH_STEP/found"
+  _state=$(look "$1" gone) || exit 1
+  # shellcheck disable=SC2086 # words
+  save_old "$1" $_state
+  rm -f "$ORCH_STEP/found"
 }
 
 # PATH OWNER:GROUP MODE [secret]: a file of the content on stdin. Sets changed.
