@@ -125,8 +125,7 @@ class Droplet(Machine):
     def inside(self, command, check=True):
         """A command in the droplet without SSH: for what has locked everybody out."""
         engine = assignments(sandbox("env").stdout)
-        done = subprocess.run(["docker", "exec", "-i", f"orchestrate-droplet-{self.name}", "sh", "-c",
-                               f"exec nsenter -t 1 -m -u -i -n -p sh -c {shlex.quote(command)}"],
+        done = subprocess.run(["docker", "exec", "-i", f"orchestrate-droplet-{self.name}", "sh", "-c", command],
                               env={**os.environ, "DOCKER_HOST": engine["DOCKER_HOST"]}, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         result = Result(done.returncode, done.stdout + done.stderr)
         return result.expect() if check else result
@@ -206,7 +205,7 @@ class Host:
             values["PATH"] = f"{self.machine.tools}:{PATH}"
         return "env -i " + " ".join(shlex.quote(f"{key}={value}") for key, value in values.items())
 
-    def _apply(self, number, deployment, kind, params, files, check, prelude="", timeout=600, nn=1):
+    def _apply(self, number, deployment, kind, params, files, check, prelude="", timeout=600, nn=1, kill_after=None):
         directory = f"{self.state}/{deployment}/{nn:02d}-{kind}"
         content = {"params": "".join(f"{key}={shlex.quote(str(value))}\n" for key, value in (params or {}).items()), **(files or {})}
         for which in ("apply", "undo"):
@@ -214,14 +213,18 @@ class Host:
             if script.exists():
                 content[f"{which}.sh"] = script.read_bytes()
         prepare = "[ -e ../key ] || echo 'k 0' >../key; touch ../log"
-        done = self.upload(directory, content, f"{{ {prepare}; {self.command(number, directory, 'apply', prelude)}; }}", check=False, timeout=timeout)
+        done = self.upload(directory, content, f"{{ {prepare}; {self.command(number, directory, 'apply', prelude, kill_after)}; }}", check=False, timeout=timeout)
         step = Step(self, directory, done.status, done.output)
         return step.expect() if check else step
 
-    def command(self, number, directory, which, prelude=""):
+    def command(self, number, directory, which, prelude="", kill_after=None):
+        """As the runner starts it: apply leads a process group of its own, `pid`. kill_after: seconds until that group gets SIGKILL."""
         shell = " ".join(map(shlex.quote, self.shell))
-        return (f"{prelude} {self.environment(number, directory)} timeout -k 10 600 {shell} ./{which}.sh </dev/null & echo $! >pid; wait $!"
-                if which == "apply" else f"{prelude} {self.environment(number, directory)} {shell} ./{which}.sh </dev/null")
+        limit = f"-s KILL {kill_after}" if kill_after else "-k 10 600"
+        script = f"{shell} ./{which}.sh </dev/null"
+        if which == "apply":
+            return f"{prelude} {self.environment(number, directory)} timeout {limit} {script} & echo $! >pid; wait $!"
+        return f"{prelude} {self.environment(number, directory)} {script}"
 
     def plan(self, kind, params=None, files=None, check=True, **options):
         return self._apply(0, f"plan/{next(self.numbers)}", kind, params, files, check, **options)

@@ -249,3 +249,61 @@ exec {name} "$@" """)
                 assert step.status == 0
                 break
         assert at > 60
+
+
+class TestRevert:
+    SCRIPT = """
+arm_revert 60
+echo new | ensure_file {etc}/x root:root 600"""
+
+    @pytest.fixture
+    def systemd(self, local, tmp_path):
+        """systemd-run that keeps what it was told, systemctl that says what a file says."""
+        (tmp_path / "state").write_text("inactive\n")
+        local.tool("systemd-run", f'printf "%s\\n" "$@" >{tmp_path}/armed')
+        local.tool("systemctl", f'echo "$*" >>{tmp_path}/asked; [ "$1" != show ] || cat {tmp_path}/state')
+        return tmp_path
+
+    def undo(self, local, step):
+        local.write(f"{step.directory}/undo.sh", '. "$ORCH_BUNDLE/lib.sh"\n. "$ORCH_BUNDLE/system.sh"\nset -eu\ndisarm_revert\nrestore_files\n')
+
+    def fire(self, local, systemd, step):
+        """As systemd would: the armed command in its directory, with nothing but its environment."""
+        lines = (systemd / "armed").read_text().splitlines()
+        environment = [line.removeprefix("--setenv=") for line in lines if line.startswith("--setenv=")]
+        command = lines[lines.index("/bin/sh"):]
+        local.run(f"cd {step.directory} && env -i {shlex.join(environment)} {shlex.join(command)}")
+
+    def test_is_the_steps_own_undo_with_its_environment(self, local, etc, systemd):
+        step = steps(local, self.SCRIPT.format(etc=etc))
+        self.undo(local, step)
+        armed = (systemd / "armed").read_text()
+        assert "--on-active=60\n" in armed and "--unit=orchestrate-revert-01-made\n" in armed
+        assert (etc / "x").exists()
+        self.fire(local, systemd, step)
+        assert tree(etc) == {}
+        assert "undone by the host" in local.read(f"{step.directory}/../log")
+        number = int(step.directory.split("/")[-2])
+        late = local.apply("disarm", {"STEP": "01-made"}, number=number, nn=2, check=False)
+        assert late.status == 1 and "Too late" in late.output
+        step.undo()
+
+    def test_disarmed_in_time(self, local, etc, systemd):
+        step = steps(local, self.SCRIPT.format(etc=etc))
+        number = int(step.directory.split("/")[-2])
+        assert local.apply("disarm", {"STEP": "01-made"}, number=number, nn=2).changes == []
+        assert "stop orchestrate-revert-01-made.timer" in (systemd / "asked").read_text()
+        (systemd / "state").write_text("activating\n")
+        late = local.apply("disarm", {"STEP": "01-made"}, number=number, nn=3, check=False)
+        assert late.status == 1 and "at this moment" in late.output
+        assert local.apply("disarm", {"STEP": "07-other"}, number=number, nn=4, check=False).status == 1
+        assert local.plan("disarm", {"STEP": "01-made"}).changes == []
+
+    def test_one_that_cannot_be_armed_changes_nothing(self, local, etc, systemd):
+        local.tool("systemd-run", "echo 'no bus' >&2; exit 1")
+        step = steps(local, self.SCRIPT.format(etc=etc), check=False)
+        assert step.status == 1 and "can't be armed" in step.output and tree(etc) == {}
+
+    def test_a_plan_arms_nothing(self, local, etc, systemd):
+        steps(local, self.SCRIPT.format(etc=etc), 0)
+        assert not (systemd / "armed").exists()

@@ -142,7 +142,7 @@ tell_content() {
   else
     differences "$ORCH_STEP/found" "$ORCH_STEP/wanted" >"$ORCH_STEP/difference"
     # Where one of both is empty, the place says nothing.
-    [ -s "$ORCH_STEP/found" ] && [ -s "$ORCH_STEP/wanted" ] || sed -i '/^~ line /d' "$ORCH_STEP/difference"
+    if [ ! -s "$ORCH_STEP/found" ] || [ ! -s "$ORCH_STEP/wanted" ]; then sed -i '/^~ line /d' "$ORCH_STEP/difference"; fi
     [ -s "$ORCH_STEP/difference" ] || echo '~ the content differs (not a text)' >"$ORCH_STEP/difference"
     cat "$ORCH_STEP/difference"
     rm -f "$ORCH_STEP/difference"
