@@ -66,11 +66,11 @@ live_faults() {
   for _tables in $(tables); do
     _net=${_tables%tables}
     _chain=ufw${_net#ip} # ufw, ufw6
-    $_tables -S INPUT >"$ORCH_STEP/live" 2>/dev/null || continue
+    $_tables -w 5 -S INPUT >"$ORCH_STEP/live" 2>/dev/null || continue
     grep -qx -e '-P INPUT DROP' "$ORCH_STEP/live" || echo "~ $_tables: INPUT lets in what no rule names -> it drops that"
     grep -q -e "-j $_chain-before-input" "$ORCH_STEP/live" || echo "~ $_tables: INPUT does not ask ufw -> it does"
     ! docker_unasked "$_tables" || echo "~ $_tables: FORWARD does not ask DOCKER-USER -> it does"
-    $_tables -S "$_chain-user-input" 2>/dev/null | sed 1d | sort >"$ORCH_STEP/live" # they only accept: any order is good
+    $_tables -w 5 -S "$_chain-user-input" 2>/dev/null | sed 1d | sort >"$ORCH_STEP/live" # they only accept: any order is good
     while IFS=/ read -r _port _protocol; do
       case $_port in
         *:*) echo "-A $_chain-user-input -p $_protocol -m multiport --dports $_port -j ACCEPT" ;;
@@ -79,14 +79,14 @@ live_faults() {
     done <"$ORCH_STEP/words" | sort >"$ORCH_STEP/expected"
     compare_live "$_tables"
     # Docker puts a last rule of its own behind ours, which changes nothing; fail2ban may put its chains in front.
-    $_tables -S DOCKER-USER 2>/dev/null | sed -e 1d -e '/^-A DOCKER-USER -j RETURN$/d' -e '/ -j f2b-[^ ]*$/d' >"$ORCH_STEP/live"
+    $_tables -w 5 -S DOCKER-USER 2>/dev/null | sed -e 1d -e '/^-A DOCKER-USER -j RETURN$/d' -e '/ -j f2b-[^ ]*$/d' >"$ORCH_STEP/live"
     docker_rules >"$ORCH_STEP/expected"
     compare_live "$_tables"
   done
 }
 
 # TABLES: does Docker rule there, without a question to DOCKER-USER?
-docker_unasked() { $1 -S DOCKER >/dev/null 2>&1 && ! $1 -S FORWARD | grep -q -e '-j DOCKER-USER'; }
+docker_unasked() { $1 -w 5 -S DOCKER >/dev/null 2>&1 && ! $1 -w 5 -S FORWARD | grep -q -e '-j DOCKER-USER'; }
 
 # TABLES: `live` against `expected`.
 compare_live() {
@@ -174,7 +174,7 @@ converge() {
       change run 'firewall reload' "$ORCH_STEP/faults"
       checking || {
         reload_ufw
-        for _tables in $(tables); do ! docker_unasked "$_tables" || $_tables -I FORWARD -j DOCKER-USER; done
+        for _tables in $(tables); do ! docker_unasked "$_tables" || $_tables -w 5 -I FORWARD -j DOCKER-USER; done
       }
     fi
   fi
