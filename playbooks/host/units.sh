@@ -60,7 +60,8 @@ ensure_unit() {
 
 # UNIT: why it isn't well, as far as systemd and its journal know.
 unit_reason() {
-  journalctl -q --no-pager -o cat -n 5 -u "$1" 2>/dev/null || echo "see systemctl status $1"
+  _said=$(journalctl -q --no-pager -o cat -n 5 -u "$1" 2>/dev/null) || _said=
+  printf '%s\n' "${_said:-see systemctl status $1.}"
 }
 
 # Undo: each unit that ensure_unit touched is enabled and running as before, the last first.

@@ -61,6 +61,12 @@ elif [ "$was" = absent ] && [ "$others" -ge $((size * 9 / 10)) ]; then
   tell_changes
   exit 0
 elif [ "$was" != "$size 600 active" ]; then
+  if [ "$was" = absent ] || [ "$1" != "$size" ]; then
+    free=$(df -P -B1 / | awk 'END { print $(NF - 2) }')
+    [ "$was" = absent ] || free=$((free + $1))
+    [ "$free" -ge $((size + 1073741824)) ] ||
+      die "A swap file of $SIZE MiB would leave less than 1 GiB on /: $((free / 1048576)) MiB are free. Nothing was changed."
+  fi
   {
     [ "$was" = absent ] || echo "- $(($1 / 1048576)) MiB, mode $2, $3"
     echo "+ $SIZE MiB, mode 600, active"
@@ -68,12 +74,6 @@ elif [ "$was" != "$size 600 active" ]; then
   action=update
   [ "$was" != absent ] || action=create
   change $action 'swap file' detail
-  if [ "$was" = absent ] || [ "$1" != "$size" ]; then
-    free=$(df -P -B1 / | awk 'END { print $(NF - 2) }')
-    [ "$was" = absent ] || free=$((free + $1))
-    [ "$free" -ge $((size + 1073741824)) ] ||
-      die "A swap file of $SIZE MiB would leave less than 1 GiB on /: $((free / 1048576)) MiB are free. Nothing was changed."
-  fi
 fi
 
 # Its line for the boot: behind the file when it comes, before it when it goes.
