@@ -5,6 +5,8 @@ set -eu
 . "$ORCH_BUNDLE/lib.sh"
 # shellcheck source=playbooks/host/system.sh
 . "$ORCH_BUNDLE/system.sh"
+# shellcheck source=playbooks/host/apt.sh
+. "$ORCH_BUNDLE/apt.sh"
 # shellcheck source=playbooks/host/units.sh
 . "$ORCH_BUNDLE/units.sh"
 # shellcheck source=playbooks/host/hostlock.sh
@@ -58,19 +60,10 @@ find_missing() {
   missing=${missing# }
 }
 
-# PACKAGE…: quiet unless it fails. Another apt is waited for.
+# PACKAGE…
 install_packages() {
-  say "Installing $*."
-  clock
-  _deadline=$((up_ms + 300000))
-  # apt-get update knows no patience: its lock has no DPkg::Lock::Timeout.
-  until apt-get -qq update >apt.log 2>&1; do
-    clock
-    grep -q 'Could not get lock' apt.log && [ "$up_ms" -lt "$_deadline" ] || die "apt-get update failed: $(tail -n 5 apt.log)"
-    sleep 1
-  done
-  DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=a apt-get -qq --yes --no-install-recommends -o DPkg::Lock::Timeout=300 \
-    -o Dpkg::Options::=--force-confold install "$@" >apt.log 2>&1 </dev/null || die "apt-get install $* failed: $(tail -n 15 apt.log)"
+  update_lists
+  apt --yes --no-install-recommends install "$@" || die "$* could not be installed (above)."
 }
 
 find_missing
