@@ -21,6 +21,7 @@ func tests(_ name: String, _ dependencies: [Target.Dependency], resources: [Reso
 
 /// What goes into the binary; ArchitectureTests holds this list against the folder. Names flatten, so a basename occurs once.
 let embedded = [
+  "builtin/bootstrap.yml",
   "builtin/deploy.yml",
   "builtin/rollback.yml",
   "host/alembic.awk",
@@ -76,6 +77,7 @@ let embedded = [
   "steps/run.undo.sh",
   "steps/seal.apply.sh",
   "steps/seal.undo.sh",
+  "templates/init.cloud-init.yml",
   "templates/init.compose.yml",
   "templates/init.env.template",
   "templates/init.inventory.yml",

@@ -8,6 +8,7 @@ public struct EmbeddedFile: Sendable {
 public enum Playbooks {
   /// The built-in playbooks, by name.
   public static let builtin: [EmbeddedFile] = [
+    EmbeddedFile(path: "bootstrap.yml", bytes: PackageResources.bootstrap_yml),
     EmbeddedFile(path: "deploy.yml", bytes: PackageResources.deploy_yml),
     EmbeddedFile(path: "rollback.yml", bytes: PackageResources.rollback_yml),
   ]
@@ -70,6 +71,9 @@ public enum Playbooks {
 
   /// The command line of the exec channel that begins the conversation.
   public static let stub = EmbeddedFile(path: "stub.sh", bytes: PackageResources.stub_sh)
+
+  /// User data for a new machine; `@APP@` and `@KEY@` stand for the app's name and a public key.
+  public static let cloudInit = EmbeddedFile(path: "cloud-init.yml", bytes: PackageResources.init_cloud_init_yml)
 
   /// What `orchestrate init` writes, by path in the project; `@APP@` stands for the app's name.
   public static let project: [EmbeddedFile] = [

@@ -105,7 +105,7 @@ struct Orchestrate: AsyncParsableCommand {
       HistoryCommand.self,
       HealthCommand.self, LockCommand.self, BackupCommand.self, PruneCommand.self, EnvCommand.self, DoctorCommand.self,
       InitCommand.self, LogsCommand.self, ExecCommand.self, SSHCommand.self, RunCommand.self, BackupsCommand.self,
-      InventoryCommand.self, SecretsCommand.self,
+      InventoryCommand.self, SecretsCommand.self, BootstrapCommand.self,
     ])
 }
 

@@ -17,6 +17,9 @@ struct DeploymentCommand: Sendable {
   var set: [String: String] = [:]
   var flags: [String: String] = [:]
   var options = DeployOptions()
+  /// Bootstrap: the accounts by which the machine is entered, and whether only the plan is wanted.
+  var accounts: [String] = []
+  var planOnly = false
 
   /// - Parameters:
   ///   - kinds: of the playbook's steps those alone are read.
@@ -51,11 +54,13 @@ struct DeploymentCommand: Sendable {
     request.assumeYes = write.yes
     request.isInteractive = context.isInteractive && global.format(context) != .json
     request.detach = write.detach
+    request.planOnly = planOnly
 
     let screen = DeploymentScreen(global, context: context)
     let view = screen.view
     let connector = HostConnector(
-      host, inventory: loaded.inventory, projectRoot: loaded.project.root, context: context, emit: { view.handle($0) })
+      host, inventory: loaded.inventory, projectRoot: loaded.project.root, context: context, accounts: accounts,
+      emit: { view.handle($0) })
     let client = LiveDeploymentClient(
       connector: connector, session: session, loaded: loaded, flags: flags, version: version ?? "", vault: vault)
     view.handle(

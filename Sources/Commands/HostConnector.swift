@@ -26,11 +26,15 @@ actor HostConnector {
   private var configuration: SSHConfiguration?
   private var session: SSHSession?
   private(set) var timings: ConnectTimings?
+  /// Bootstrap: the accounts to try, in this order, the first that lets us in; empty: the inventory's alone, and not as root.
+  private var accounts: [String]
   private let emit: @Sendable (DeploymentEvent) -> Void
 
-  /// - Parameter emit: is told of the first connection; of later ones tells whoever lost the one before.
+  /// - Parameters:
+  ///   - accounts: the conversation is to be root's, by way of one of these.
+  ///   - emit: is told of the first connection; of later ones tells whoever lost the one before.
   init(
-    _ entry: HostEntry, inventory: Inventory, projectRoot: String, context: CommandContext,
+    _ entry: HostEntry, inventory: Inventory, projectRoot: String, context: CommandContext, accounts: [String] = [],
     emit: @escaping @Sendable (DeploymentEvent) -> Void = { _ in }
   ) {
     self.emit = emit
@@ -38,6 +42,7 @@ actor HostConnector {
     self.inventory = inventory
     self.projectRoot = projectRoot
     self.context = context
+    self.accounts = accounts
     bundle = HostBundle { SHA256.hex($0) }
   }
 
@@ -50,7 +55,7 @@ actor HostConnector {
     let isFirst = timings == nil
     if isFirst { emit(.connecting(host: entry.name, address: entry.address)) }
     do {
-      let fresh = try await SSHSession.connect(configuration)
+      let fresh = try await firstAccount(configuration)
       session = fresh
       let measured = await fresh.timings
       let made = ConnectTimings(
@@ -64,13 +69,51 @@ actor HostConnector {
     }
   }
 
+  /// Of the accounts, the first that lets us in; it comes first from then on.
+  private func firstAccount(_ configuration: SSHConfiguration) async throws -> SSHSession {
+    var configuration = configuration
+    for (index, account) in accounts.enumerated() {
+      configuration.user = account
+      do throws(SSHError) {
+        let session = try await SSHSession.connect(configuration)
+        accounts.insert(accounts.remove(at: index), at: 0)
+        return session
+      } catch {
+        guard error.code == .authenticationFailed, index + 1 < accounts.count else { throw error }
+      }
+    }
+    return try await SSHSession.connect(configuration)
+  }
+
+  /// Proves that a new connection gets in as the inventory's user, and may become root.
+  func reach() async throws {
+    let configuration = try await resolved()
+    do {
+      let session = try await SSHSession.connect(configuration)
+      let result = try await session.run("sudo -n true", deadline: .seconds(30))
+      await session.close()
+      guard result.exit == .status(0) else {
+        throw OrchestrateError(
+          .authentication, "\(configuration.user) gets in, but can't become root by sudo -n", host: entry.name,
+          cause: String(decoding: result.stderr, as: UTF8.self))
+      }
+    } catch let error as SSHError {
+      throw Self.explain(error, host: entry, user: configuration.user)
+    }
+  }
+
   /// The conversation with the host's side of the product, on a channel of its own.
   ///
   /// - Parameter asking: requests of a line each that travel with the command.
   func attach(asking: [String] = []) async throws -> Attachment {
     let session = try await connect()
+    let command =
+      accounts.isEmpty
+      ? bundle.command(project: inventory.project, asking: asking)
+      : bundle.command(
+        project: HostPaths.bootstrapProject, asking: asking, preparation: accounts[0] == "root" ? .asRoot : .bySudo)
     do {
-      let channel = try await session.open(bundle.command(project: inventory.project, asking: asking))
+      let channel = try await session.open(command)
       let attachment = Attachment(
         host: entry.name, channel: SSHByteChannel(channel: channel, host: entry), bundle: bundle, asked: asking)
       await attachment.start()

@@ -86,6 +86,8 @@ struct LiveDeploymentClient: DeploymentClient {
     return await URLGate(url: url, settings: settings).run(sleep: { try await self.sleep($0) }, uptime: uptime)
   }
 
+  func reach() async throws { try await connector.reach() }
+
   func sleep(_ duration: Duration) async throws { try await Task.sleep(for: duration) }
 
   func uptime() -> Double {

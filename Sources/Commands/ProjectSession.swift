@@ -83,11 +83,12 @@ struct ProjectSession: Sendable {
 
   /// The files of the project that travel with a release, by path relative to the project folder.
   func projectFiles(_ loaded: LoadedProject) throws -> [String: StepPayload.File] {
-    var wanted = [loaded.inventory.compose]
+    var wanted = loaded.playbook.steps.contains { $0.kind.preparesHost } ? [] : [loaded.inventory.compose]
     for step in loaded.playbook.steps {
       switch step.settings {
       case .release(let settings): wanted += settings.files
       case .run(let settings): wanted += [settings.script] + [settings.undo].compactMap { $0 }
+      case .host(.file(let settings)): wanted.append(settings.source)
       default: break
       }
     }

@@ -24,6 +24,8 @@ public protocol DeploymentClient: Sendable {
   func playbook(of release: Release, only kinds: Set<StepKindName>) throws -> Playbook
   /// Asks a person; nil: nobody can be asked here.
   func ask(_ question: DeploymentQuestion) async -> String?
+  /// Proves over a new connection that the deploying user gets in, and may become root. Throws `OrchestrateError`.
+  func reach() async throws
   /// Carries out a step that only the client can do.
   func perform(_ step: StepSpec, context: StepContext) async -> ClientStepResult
   func sleep(_ duration: Duration) async throws
@@ -63,6 +65,8 @@ public struct DeploymentRequest: Sendable {
     case rollback(to: String?)
     /// The user's own playbook, or a command that is a playbook (`backup`, `prune`): steps on the running release, nothing is committed.
     case run(playbook: String)
+    /// The machine itself, as root; nothing is committed.
+    case bootstrap
   }
   public var kind: Kind
   public var inventory: Inventory
@@ -81,6 +85,8 @@ public struct DeploymentRequest: Sendable {
   public var assumeYes = false
   /// Nobody sits at a terminal.
   public var isInteractive = false
+  /// Show what would change, and change nothing (bootstrap).
+  public var planOnly = false
   /// Hand the deployment to the host once everything has been sent, and leave.
   public var detach = false
   /// A random name, unique for this deployment: `[a-z0-9]{16}`.
@@ -102,6 +108,12 @@ public struct DeploymentRequest: Sendable {
     case .deploy: "deploy"
     case .rollback: "rollback"
     case .run(let name): name
+    case .bootstrap: "bootstrap"
     }
+  }
+
+  /// Names the directories on the host.
+  public var project: String {
+    if case .bootstrap = kind { HostPaths.bootstrapProject } else { inventory.project }
   }
 }

@@ -29,6 +29,8 @@ extension DeploymentRun {
 
   func stateText() -> String {
     switch reader.outcome {
+    case .committed where request.isBootstrap: "the machine is prepared"
+    case .undone where request.isBootstrap: "the machine is as it was before"
     case .committed: "\(toVersion ?? "the new release") is current"
     case .unchanged: "nothing was changed"
     case .undone where fromVersion == nil: "nothing runs, as before"
@@ -67,7 +69,7 @@ extension DeploymentRun {
       state: stateText(),
       remedy: outcome == .stuck
         ? "mend what stopped the undo, then: orchestrate deploy \(environment) \(fromVersion ?? "VERSION"), which tries it again first; \(stuckHint)"
-        : outcome == .unchanged
+        : outcome == .unchanged || request.isBootstrap
           ? "mend it, then: \(sameCommand)" : "orchestrate logs \(environment), mend it, and deploy again")
   }
 
@@ -76,6 +78,7 @@ extension DeploymentRun {
     case .deploy(let version): "orchestrate deploy \(request.inventory.environment) \(version)"
     case .rollback: "orchestrate rollback \(request.inventory.environment)"
     case .run: "the same command again"
+    case .bootstrap: "orchestrate bootstrap \(request.inventory.environment)"
     }
   }
 
@@ -85,7 +88,8 @@ extension DeploymentRun {
   }
 
   func makeSummary(problem: OrchestrateError?) -> DeploymentSummary {
-    let status: ExitStatus = problem.map { ExitStatus($0.code) } ?? .done
+    let hasChanges = request.planOnly && plan?.isEmpty == false
+    let status: ExitStatus = problem.map { ExitStatus($0.code) } ?? (hasChanges ? .planHasChanges : .done)
     var summary = DeploymentSummary(
       command: request.command, environment: request.inventory.environment, app: request.inventory.app, hosts: [host],
       exitStatus: status, seconds: client.uptime() - begun)
@@ -97,7 +101,11 @@ extension DeploymentRun {
     summary.roundTrips = roundTrips
     summary.problem = problem.map(ProblemDocument.init)
     summary.next =
-      problem?.remedy ?? (reader.outcome == .committed ? "orchestrate status \(request.inventory.environment)" : nil)
+      problem?.remedy
+      ?? (reader.outcome == .committed
+        ? request.isBootstrap
+          ? "orchestrate deploy \(request.inventory.environment) VERSION"
+          : "orchestrate status \(request.inventory.environment)" : nil)
     return summary
   }
 }

@@ -4,11 +4,12 @@ internal import Inventory
 /// The order of things: prepare, plan, ask, change.
 extension DeploymentRun {
   func perform() async throws {
+    if case .bootstrap = request.kind { return try await bootstrap() }
     try await open()
     switch request.kind {
     case .deploy: try await deploy()
     case .rollback: try await rollBack()
-    case .run: try await runOnCurrent()
+    case .run, .bootstrap: try await runOnCurrent()
     }
   }
 
@@ -87,7 +88,7 @@ extension DeploymentRun {
   }
 
   /// Sends a batch and follows it. False: the deployment is closed.
-  private func carryOut(_ assembly: StepAssembly, seal: Bool) async throws -> Bool {
+  func carryOut(_ assembly: StepAssembly, seal: Bool) async throws -> Bool {
     if assembly.batch.isEmpty && !seal { return true }
     try await send(assembly.batch, specs: assembly.specs, seal: seal)
     if seal { await detachIfWanted() }
@@ -113,7 +114,7 @@ extension DeploymentRun {
         : "mend it, then: orchestrate plan \(request.inventory.environment) \(preparation.context.version)")
   }
 
-  private func accepted(_ plan: Plan) async throws -> Bool {
+  func accepted(_ plan: Plan) async throws -> Bool {
     let risky = plan.steps.flatMap(\.changes).filter(\.losesData)
     if !risky.isEmpty, !request.options.acceptDataLoss {
       guard request.isInteractive else {

@@ -49,6 +49,8 @@ public actor DeploymentRun {
   var asking: CheckedContinuation<String?, Never>?
   var questions = 0
   var refusedAsClosed = false
+  /// What bootstrap has found.
+  public internal(set) var plan: Plan?
   /// The plan was empty: the deployment is closed without a change.
   var nothingToDo = false
   private(set) var reader: EventReader
@@ -141,19 +143,38 @@ public actor DeploymentRun {
 
   // MARK: - Opening
 
-  /// Connects, and in one flight asks for the facts, for what runs now, and for the lock.
-  func open() async throws {
+  /// Connects, and asks for the facts and for what runs now.
+  func connect() async throws {
     let attachment = try await client.attach(
       asking: Preparation.questions(preparation.paths, withPrevious: request.isRollback))
     self.attachment = attachment
     await attachment.expectLog(nonce: request.nonce)
-    let lease = request.lease.components.seconds, wait = request.lockWait.components.seconds
     // The channel, and the command on it, which asks what is true now; then the lock.
     roundTrips += 2
     try await look(attachment)
+  }
+
+  /// Connects, and asks for the facts, for what runs now, and for the lock.
+  func open() async throws {
+    try await connect()
     try preparation.requireDocker(catalog)
     if case .rollback(let version) = request.kind { try await chooseTarget(version) }
+    try await lock()
+    if previousAtOpening != preparation.context.current?.number ?? 0, let attachment {
+      // Somebody else's deployment ended between our look and our lock.
+      roundTrips += 1
+      try await look(attachment)
+      if case .rollback(let version) = request.kind { try await chooseTarget(version) }
+    }
+    emit(.opened(host: host, number: number ?? 0, from: fromVersion, to: toVersion ?? ""))
+    if let interrupted { throw OrchestrateError(.failed, interrupted, host: host) }
+  }
+
+  /// Asks for the lock, and begins to follow the deployment that it opens.
+  func lock() async throws {
     try stopIfInterrupted()
+    guard let attachment else { return }
+    let lease = request.lease.components.seconds, wait = request.lockWait.components.seconds
     roundTrips += 1
     let holder = Array(holderDocument().text().utf8)
     queuing = true
@@ -174,14 +195,6 @@ public actor DeploymentRun {
     log = attachment.log.makeAsyncIterator()
     startBeating()
     watchForLog(on: attachment)
-    if previousAtOpening != preparation.context.current?.number ?? 0 {
-      // Somebody else's deployment ended between our look and our lock.
-      roundTrips += 1
-      try await look(attachment)
-      if case .rollback(let version) = request.kind { try await chooseTarget(version) }
-    }
-    emit(.opened(host: host, number: number ?? 0, from: fromVersion, to: toVersion ?? ""))
-    if let interrupted { throw OrchestrateError(.failed, interrupted, host: host) }
   }
 
   /// Who holds the lock that we wait for.
@@ -287,8 +300,9 @@ public actor DeploymentRun {
     object["reason"] = holder.reason.map { .string($0) }
     object["since"] = .string(holder.since ?? client.timestamp())
     object["command"] = .string(request.command)
-    object["environment"] = .string(request.inventory.environment)
-    object["app"] = .string(request.inventory.app)
+    // A machine may be prepared from several environments.
+    object["environment"] = .string(request.isBootstrap ? "bootstrap" : request.inventory.environment)
+    object["app"] = .string(request.isBootstrap ? "bootstrap" : request.inventory.app)
     object["version"] = toVersion.map { .string($0) }
     object["from_version"] = fromVersion.map { .string($0) }
     let skipped = request.options.skip.filter { name in
@@ -440,16 +454,20 @@ public actor DeploymentRun {
   }
 
   private func performClientStep(_ directory: String) async throws {
-    guard let number, let spec = specs[directory] else { return }
-    emit(.stepStarted(host: host, step: spec.name))
+    guard let number else { return }
+    let name = StepBatch.name(of: directory), spec = specs[directory]
+    guard spec != nil || name.hasSuffix(Self.reachSuffix) else { return }
+    emit(.stepStarted(host: host, step: name))
     let client = client, context = preparation.context
-    let work = Task { await client.perform(spec, context: context) }
+    let work = Task {
+      if let spec { await client.perform(spec, context: context) } else { await self.prove() }
+    }
     clientStep = work
     let result = await work.value
     clientStep = nil
     if let abandoned { throw abandoned }
     if !result.succeeded { reader.append(result.message) }
-    emit(.log(host: host, step: spec.name, text: result.message))
+    emit(.log(host: host, step: name, text: result.message))
     var facts = ""
     for (key, value) in result.facts.sorted(by: { $0.key < $1.key }) {
       facts += "\(JSONValue.string(key).text()):\(value.text())\n"
@@ -459,7 +477,7 @@ public actor DeploymentRun {
     let reply = try await persist(
       "result \(number) \(index) \(result.succeeded ? 0 : 1) \(facts.utf8.count)", body: Array(facts.utf8))
     if reply.tag != "ok" {
-      emit(.warning(host: host, text: "the host refused the result of \(spec.name): \(reply.text)"))
+      emit(.warning(host: host, text: "the host refused the result of \(name): \(reply.text)"))
     }
     if wantsDetach { _ = await detach() }
   }
@@ -540,6 +558,7 @@ public actor DeploymentRun {
 
 extension DeploymentRequest {
   var isRun: Bool { if case .run = kind { true } else { false } }
+  var isBootstrap: Bool { if case .bootstrap = kind { true } else { false } }
   var isRollback: Bool { if case .rollback = kind { true } else { false } }
 }
 

@@ -25,9 +25,22 @@ public struct HostBundle: Sendable {
   /// The command line of the exec channel: the stub with its parameters.
   ///
   /// The names are of letters, digits and dashes (checked when the inventory is read), the stub is ours: nothing of it is secret.
-  /// - Parameter asking: messages of a line each that are answered first, without a round trip of their own.
-  public func command(project: String, asking: [String] = []) -> String {
+  /// - Parameters:
+  ///   - asking: messages of a line each that are answered first, without a round trip of their own.
+  ///   - preparation: what prepares the machine runs as root, in directories of its own.
+  public func command(project: String, asking: [String] = [], preparation: Preparing? = nil) -> String {
     let words = [stub, "orchestrate", name, project, asking.joined(separator: "\n")]
-    return "exec sh -c " + words.map(shellQuoted).joined(separator: " ")
+    let base = HostPaths.bootstrapBase
+    let places = "env ORCHESTRATE_STATE=\(base) ORCHESTRATE_OPT=\(base)/opt "
+    let prefix =
+      switch preparation {
+      case nil: ""
+      case .asRoot: places
+      case .bySudo: "sudo -n " + places
+      }
+    return "exec \(prefix)sh -c " + words.map(shellQuoted).joined(separator: " ")
   }
+
+  /// How the conversation becomes root's.
+  public enum Preparing: Sendable { case asRoot, bySudo }
 }

@@ -8,6 +8,9 @@ public struct HostPaths: Sendable {
     state = "/var/lib/orchestrate/\(project)"
     opt = "/opt/\(project)"
   }
+  /// What prepares the machine has directories of its own, which belong to root, beside those of the projects.
+  public static let bootstrapProject = "bootstrap"
+  public static let bootstrapBase = "/var/lib/orchestrate-host"
   public var current: String { "\(opt)/current" }
   /// A name that only the conversation knows (docs/runner.md).
   public var previous: String { "\(opt)/previous" }

@@ -82,22 +82,6 @@ public struct PlanRun: Sendable {
     async throws
   {
     guard !assembly.batch.isEmpty else { return }
-    var batch = assembly.batch
-    batch.add(file: "nonce", Array("\(request.nonce)\n".utf8))
-    let tar = batch.tar
-    let reply = try await attachment.request("query plan \(tar.count)", body: tar, deadline: nil)
-    var parser = DeploymentLogParser(nonce: request.nonce)
-    var lines: [String] = []
-    for item in parser.append(reply.body + [0x0a]) {
-      switch item.content {
-      case .line(let bytes): if !bytes.isEmpty { lines.append(String(decoding: bytes, as: UTF8.self)) }
-      case .event(let event): preparation.take(fact: event)
-      }
-    }
-    guard reply.tag == "output" else {
-      throw OrchestrateError(
-        .failed, "the plan can't be made", host: host, cause: lines.suffix(40).joined(separator: "\n"),
-        state: "nothing was changed", remedy: "mend it, then plan again")
-    }
+    try await preparation.look(assembly.batch, attachment)
   }
 }

@@ -16,12 +16,13 @@ struct Preparation: Sendable {
     context = StepContext(
       inventory: request.inventory, version: version, number: 0, facts: HostFacts(), options: request.options,
       playbookText: request.playbookText, sha256: sha256)
+    context.host = request.inventory.hosts.first { $0.name == host }
     context.variables = request.variables
     context.projectFiles = request.projectFiles
     context.steps = request.playbook.steps
   }
 
-  var paths: HostPaths { HostPaths(project: request.inventory.project) }
+  var paths: HostPaths { HostPaths(project: request.project) }
   var from: String? { context.current?.version }
 
   /// What the host says before anything is asked of it.
@@ -187,6 +188,27 @@ struct Preparation: Sendable {
     }
   }
 
+  /// Runs steps on the host as a plan does: without the lock, away from everything that is live. Keeps the facts that they tell.
+  mutating func look(_ steps: StepBatch, _ attachment: Attachment) async throws {
+    var batch = steps
+    batch.add(file: "nonce", Array("\(request.nonce)\n".utf8))
+    let tar = batch.tar
+    let reply = try await attachment.request("query plan \(tar.count)", body: tar, deadline: nil)
+    var parser = DeploymentLogParser(nonce: request.nonce)
+    var lines: [String] = []
+    for item in parser.append(reply.body + [0x0a]) {
+      switch item.content {
+      case .line(let bytes): if !bytes.isEmpty { lines.append(String(decoding: bytes, as: UTF8.self)) }
+      case .event(let event): take(fact: event)
+      }
+    }
+    guard reply.tag == "output" else {
+      throw OrchestrateError(
+        .failed, "the plan can't be made", host: host, cause: lines.suffix(40).joined(separator: "\n"),
+        state: "nothing was changed", remedy: "mend it, then plan again")
+    }
+  }
+
   mutating func take(fact event: RunnerEvent) {
     guard event.name == "fact", let directory = event.step, let key = event.members["key"]?.stringValue,
       let value = event.members["value"]
@@ -247,6 +269,10 @@ struct StepAssembly: Sendable {
 
   mutating func append(name: String, kind: String, _ step: any StepKind, context: StepContext) throws {
     batch.append(name: name, kind: kind, payload: try step.payload(context), after: false)
+  }
+
+  mutating func append(name: String, _ payload: StepPayload) {
+    batch.append(name: name, kind: payload.script, payload: payload, after: false)
   }
 
   func directory(ofKind kind: StepKindName) -> String? { batch.directories.first { specs[$0]?.kind == kind } }

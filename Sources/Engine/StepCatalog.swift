@@ -44,6 +44,7 @@ extension StepKindName {
     case .preflight, .release, .env, .pull: .prepare
     case .backup, .migrate, .recreate, .health, .run, .commit: .change
     case .prune: .after
+    default: .change  // those that prepare a machine
     }
   }
 }

@@ -78,6 +78,8 @@ public struct StepPayload: Sendable, Equatable {
 /// Everything that a step may know when it plans and packs. A value.
 public struct StepContext: Sendable {
   public var inventory: Inventory
+  /// The host that is worked on.
+  public var host: HostEntry?
   public var version: String
   /// The deployment's number; 0 in `plan`, which takes no lock.
   public var number: Int

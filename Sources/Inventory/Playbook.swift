@@ -34,6 +34,21 @@ public struct StepSpec: Sendable, Equatable {
 /// The kinds of steps that a playbook may hold. The raw value is the key in the YAML.
 public enum StepKindName: String, Sendable, CaseIterable, Codable {
   case preflight, release, env, pull, backup, migrate, recreate, health, run, commit, prune
+  // Those that prepare a machine.
+  case packages, user, directories, firewall, docker, sysctl, swap, time, updates, file
+  case sshHardening = "ssh-hardening"
+  case logRetention = "log-retention"
+  case systemdUnit = "systemd-unit"
+
+  /// It prepares a machine: a step of the playbook `bootstrap`.
+  public var preparesHost: Bool {
+    switch self {
+    case .preflight, .release, .env, .pull, .backup, .migrate, .recreate, .health, .run, .commit, .prune: false
+    case .packages, .user, .directories, .firewall, .docker, .sysctl, .swap, .time, .updates, .file, .sshHardening,
+      .logRetention, .systemdUnit:
+      true
+    }
+  }
 }
 
 public enum StepSettings: Sendable, Equatable {
@@ -48,6 +63,7 @@ public enum StepSettings: Sendable, Equatable {
   case run(RunSettings)
   case commit
   case prune(PruneSettings)
+  case host(HostStepSettings)
 
   public var kind: StepKindName {
     switch self {
@@ -62,6 +78,7 @@ public enum StepSettings: Sendable, Equatable {
     case .run: .run
     case .commit: .commit
     case .prune: .prune
+    case .host(let settings): settings.kind
     }
   }
 }

@@ -96,7 +96,8 @@ struct PlaybookReader {
 
   private func kind(_ text: String, at location: SourceLocation) -> StepKindName? {
     if let kind = StepKindName(rawValue: text) { return kind }
-    let names = StepKindName.allCases.map(\.rawValue)
+    let isBootstrap = self.name == PlaybookRules.bootstrap
+    let names = StepKindName.allCases.filter { $0.preparesHost == isBootstrap }.map(\.rawValue)
     diagnostics.error(
       at: location, "unknown step `\(text.prefix(40))`",
       help: nearestName(to: text, among: names).map { "did you mean `\($0)`?" }

@@ -15,10 +15,27 @@ struct PlaybookRules {
   static let single: Set<StepKindName> = [.preflight, .release, .env, .pull, .commit]
 
   func check() {
+    checkHostSteps()
+    guard playbook.name != Self.bootstrap else { return }
     checkPreparing()
     checkSingle()
     checkCommit()
     checkMigrate()
+  }
+
+  static let bootstrap = "bootstrap"
+
+  /// What prepares a machine and what deploys to it are playbooks of their own: they run as other users, under other locks.
+  private func checkHostSteps() {
+    let isBootstrap = playbook.name == Self.bootstrap
+    for step in playbook.steps where step.kind.preparesHost != isBootstrap {
+      diagnostics.error(
+        at: step.location,
+        isBootstrap
+          ? "`\(step.kind.rawValue)` doesn't prepare a machine: it belongs in another playbook"
+          : "`\(step.kind.rawValue)` prepares a machine: it belongs in playbooks/bootstrap.yml",
+        help: isBootstrap ? nil : "orchestrate bootstrap runs it, as root")
+    }
   }
 
   private func checkPreparing() {

@@ -48,6 +48,36 @@ public enum PlaybookSchema {
         .init("releases", "whole number", default: "5"), .init("images", "true or false", default: "true"),
         .init("logs", "duration", default: "7d"),
       ]
+    default: hostKeyList(of: kind)
+    }
+  }
+
+  private static func hostKeyList(of kind: StepKindName) -> [KeyTable.Key] {
+    switch kind {
+    case .packages: [.init("install", "list of packages", default: "[]")]
+    case .user: [.init("keys", "list of public keys")]
+    case .sshHardening:
+      [
+        .init("port", "port"), .init("root_login", "true or false", default: "false"),
+        .init("revert", "duration", default: "3m"),
+      ]
+    case .firewall: [.init("allow", "list of ports", default: "[]"), .init("revert", "duration", default: "3m")]
+    case .docker:
+      [
+        .init("log_driver", "journald, local or json-file", default: "journald"),
+        .init("live_restore", "true or false", default: "true"), .init("address_pool", "network"),
+      ]
+    case .sysctl: [.init("values", "mapping", required: true)]
+    case .swap: [.init("size", "size", required: true)]
+    case .time: [.init("zone", "time zone", default: "Etc/UTC")]
+    case .logRetention: [.init("days", "whole number", default: "14"), .init("size", "size", default: "1GiB")]
+    case .file:
+      [
+        .init("source", "path", required: true), .init("path", "path on the host", required: true),
+        .init("owner", "name", default: "root"), .init("group", "name", default: "root"),
+        .init("mode", "permissions", default: "0644"), .init("secret", "true or false", default: "false"),
+      ]
+    default: []
     }
   }
 

@@ -30,6 +30,9 @@ struct StepDecoder {
     case .run: .run(run())
     case .commit: .commit
     case .prune: .prune(prune())
+    case .packages, .user, .directories, .firewall, .docker, .sysctl, .swap, .time, .updates, .file, .sshHardening,
+      .logRetention, .systemdUnit:
+      .host(hostSettings(of: kind))
     }
   }
 
@@ -249,7 +252,7 @@ struct StepDecoder {
     return reader.strings(key, of: "texts, the command and its arguments")?.map(\.text)
   }
 
-  private func script(_ key: String) -> String? {
+  func script(_ key: String) -> String? {
     guard let path = reader.string(key, "a path") else { return nil }
     if let fault = Paths.fault(inProject: path) {
       reader.error(key, fault)

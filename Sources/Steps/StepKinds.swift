@@ -16,5 +16,6 @@ public func stepKind(for spec: StepSpec) -> any StepKind {
   case .recreate(let settings): RecreateStep(settings: settings)
   case .health(let settings): HealthStep(settings: settings)
   case .run(let settings): RunStep(settings: settings)
+  case .host(let settings): HostStep(name: spec.name, settings: settings)
   }
 }

@@ -5,7 +5,12 @@ import Diagnostics
 /// and a count.
 public func text(of plan: Plan, style: Style = Style(colour: false)) -> String {
   var out = "\(style.bold("\(plan.app) in \(plan.environment)")): "
-  out += plan.from.map { "\(printable($0)) → \(printable(plan.to))\n" } ?? "\(printable(plan.to)) (first deployment)\n"
+  if plan.to.isEmpty {
+    out += "the machine itself\n"
+  } else {
+    out +=
+      plan.from.map { "\(printable($0)) → \(printable(plan.to))\n" } ?? "\(printable(plan.to)) (first deployment)\n"
+  }
   for step in plan.steps {
     if step.skipped {
       let reason = step.reason.map { ": \(printable($0))" } ?? ""

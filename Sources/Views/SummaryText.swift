@@ -35,8 +35,12 @@ public func text(
 func headline(of summary: DeploymentSummary, _ style: Style) -> String {
   let what = "\(summary.app) in \(summary.environment)"
   let target = summary.to.map(printable) ?? "the new version"
-  let before = summary.from.map { "\(printable($0)) runs" } ?? "nothing runs, as before"
+  let prepares = summary.command == "bootstrap"
+  let before =
+    prepares
+    ? "the machine is as it was before" : summary.from.map { "\(printable($0)) runs" } ?? "nothing runs, as before"
   switch (summary.outcome, ExitStatus(rawValue: summary.exitStatus)) {
+  case (.committed, .done) where prepares: return style.paint("✓ \(what): the machine is prepared", "1;32")
   case (.committed, .done): return style.paint("✓ \(what) runs \(target)", "1;32")
   case (.committed, _): return style.alarm("✗ \(what): \(target) was committed, but isn't well")
   case (.undone, _):

@@ -33,6 +33,8 @@ enum Fixtures {
               return settings
             }())
         case "commit": .commit
+        case "time": .host(.time(zone: "Etc/UTC"))
+        case "firewall": .host(.firewall(allow: [], revert: .seconds(180)))
         case "prune": .prune(PruneSettings())
         default: .health(HealthSettings())
         }
@@ -44,17 +46,21 @@ enum Fixtures {
     var spec: StepSpec?
     var changes: [Change] = []
     func plan(_ context: StepContext) throws -> [Change] {
-      changes.filter { !($0.losesData && context.schemaStays) }
+      if let spec, spec.kind.preparesHost, let found = context.reported[spec.name]?["changes"]?.arrayValue {
+        return found.map { Change(.update, $0["subject"]?.stringValue ?? "") }
+      }
+      return changes.filter { !($0.losesData && context.schemaStays) }
     }
     func payload(_ context: StepContext) throws -> StepPayload {
       let kind = spec?.kind
       var side = StepPayload.Side.host
       if kind == .commit { side = .commit }
       if case .health(let settings)? = spec?.settings, case .url = settings.probe { side = .client }
+      let prepares = kind?.preparesHost == true
       return StepPayload(
         script: kind?.rawValue ?? "seal", side: side, timeout: .seconds(60),
-        changes: kind == .recreate || kind == .migrate,
-        hasUndo: kind == .recreate,
+        changes: kind == .recreate || kind == .migrate || prepares,
+        hasUndo: kind == .recreate || prepares,
         parameters: kind == .migrate
           ? [("ACCEPT_DATA_LOSS", context.options.acceptDataLoss ? "1" : "0")]
           : kind == .release ? [("NOW", "\(context.now)")] : [])

@@ -96,6 +96,18 @@ actor ScriptedHost {
       queue += steps(inTar: body)
       channel.reply("ok", "")
       advance()
+    // A look without a lock: every step runs, and tells its facts.
+    case "query" where words[1] == "plan":
+      let nonce = nonce(inTar: body)
+      var text = ""
+      for step in steps(inTar: body) {
+        let name = StepBatch.name(of: step.directory)
+        for (key, value) in (reports[name] ?? [:]).sorted(by: { $0.key < $1.key }) {
+          text +=
+            "\n\u{1}{\"event\":\"fact\",\"k\":\"\(nonce)\",\"t\":5000,\"step\":\"\(step.directory)\",\"key\":\"\(key)\",\"value\":\(value)}\n"
+        }
+      }
+      channel.reply("output", text)
     case "seal":
       sealed = true
       channel.reply("ok", "")
@@ -206,6 +218,12 @@ actor ScriptedHost {
     for subscriber in subscribers { subscriber.push(.output(Array(text.utf8))) }
   }
 
+  private func nonce(inTar tar: [UInt8]) -> String {
+    let text = String(decoding: tar, as: UTF8.self)
+    guard let name = text.range(of: "nonce\0") else { return "" }
+    return String(text[text.index(name.lowerBound, offsetBy: 512)...].prefix { $0 != "\n" })
+  }
+
   private func steps(inTar tar: [UInt8]) -> [Step] {
     var steps: [Step] = []
     var offset = 0
@@ -292,6 +310,8 @@ struct ScriptedClient: DeploymentClient {
   /// Happens when a question is asked, before the answer.
   var whenAsked: @Sendable () async -> Void = {}
   var whenPerforming: @Sendable () async -> Void = {}
+  /// What the proof of a new connection does.
+  var whenReaching: @Sendable () async throws -> Void = {}
   var clock: @Sendable (Duration) async throws -> Void = { _ in try await Task.sleep(for: .seconds(3600)) }
 
   func attach(asking: [String]) async throws -> Attachment {
@@ -319,6 +339,7 @@ struct ScriptedClient: DeploymentClient {
     await whenPerforming()
     return clientStep
   }
+  func reach() async throws { try await whenReaching() }
   func sleep(_ duration: Duration) async throws { try await clock(duration) }
   func uptime() -> Double { 0 }
   func timestamp() -> String { "2026-11-21T03:00:00Z" }

@@ -93,15 +93,17 @@ deployment_state() {
 
 # ---- starting a runner
 
+# COMMAND…: as root, where we may.
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
+
 # MODE NONCE NUMBERS…: a runner that outlives this session: its own unit where we may ask systemd, else a session of its own.
 launch() {
   _mode=$1
   _nonce=$2
   shift 2
-  if [ -d /run/systemd/system ] && sudo -n true 2>/dev/null; then
+  if [ -d /run/systemd/system ] && as_root true 2>/dev/null; then
     install_recovery
-    # shellcheck disable=SC2024 # the redirection is meant to be ours
-    sudo -n systemd-run --collect --quiet --unit="orchestrate-$ORCH_PROJECT-$_nonce" --uid="$(id -un)" --gid="$(id -gn)" \
+    as_root systemd-run --collect --quiet --unit="orchestrate-$ORCH_PROJECT-$_nonce" --uid="$(id -un)" --gid="$(id -gn)" \
       -p Type=exec -p KillMode=control-group -p OOMPolicy=continue -p Restart=on-failure -p RestartSec=1 \
       -p RestartPreventExitStatus=75 -p TimeoutStopSec=5s -p IgnoreSIGPIPE=no -p UMask=0077 --setenv=LC_ALL=C \
       ${DOCKER_HOST+--setenv=DOCKER_HOST="$DOCKER_HOST"} \
@@ -119,8 +121,8 @@ install_recovery() {
   first_line "$ORCH_STATE/unit"
   [ "$REPLY" != "${ORCH_BUNDLE##*/}" ] || return 0
   sed "s/@USER@/$(id -un)/; s|@STATE@|$base|" "$ORCH_BUNDLE/recover.service" >"$start/$_unit"
-  if sudo -n install -m 0644 "$start/$_unit" "/etc/systemd/system/$_unit" && sudo -n systemctl daemon-reload &&
-    sudo -n systemctl --quiet enable "orchestrate-recover@$ORCH_PROJECT.service"; then
+  if as_root install -m 0644 "$start/$_unit" "/etc/systemd/system/$_unit" && as_root systemctl daemon-reload &&
+    as_root systemctl --quiet enable "orchestrate-recover@$ORCH_PROJECT.service"; then
     echo "${ORCH_BUNDLE##*/}" >"$ORCH_STATE/unit"
   fi >"$start/install" 2>&1
 }

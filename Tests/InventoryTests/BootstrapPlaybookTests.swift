@@ -1,0 +1,93 @@
+import Diagnostics
+import Foundation
+import Inventory
+import Testing
+
+/// The playbook that prepares a machine: its steps' settings, and what is told of faults.
+@Suite struct BootstrapPlaybookTests {
+  private func sample(_ playbook: String) -> Sample {
+    var sample = Sample()
+    sample.files["/p/playbooks/bootstrap.yml"] = playbook
+    sample.files["/p/files/bot.logrotate"] = "x\n"
+    return sample
+  }
+
+  private func steps(_ playbook: String) throws -> [HostStepSettings] {
+    try sample(playbook).load(playbook: "bootstrap", version: nil).playbook.steps.compactMap {
+      if case .host(let settings) = $0.settings { settings } else { nil }
+    }
+  }
+
+  @Test func everyKindIsRead() throws {
+    let read = try steps(
+      """
+      steps:
+        - packages: { install: [htop, libfoo1.2-dev] }
+        - user: { keys: ["ssh-ed25519 AAAA ada"] }
+        - directories
+        - time: { zone: Europe/Berlin }
+        - log-retention: { days: 30, size: 2GiB }
+        - sysctl: { values: { net.core.somaxconn: 1024 } }
+        - swap: { size: 512MiB }
+        - docker: { log_driver: local, live_restore: false, address_pool: 10.201.0.0/16 }
+        - updates
+        - systemd-unit
+        - ssh-hardening: { port: 2222, root_login: true, revert: 30s }
+        - firewall: { allow: [80/tcp, 51820/udp] }
+        - file: { source: files/bot.logrotate, path: /etc/logrotate.d/bot, owner: bot, mode: "640", secret: true }
+
+      """)
+    var ssh = SSHHardeningSettings()
+    (ssh.port, ssh.rootLogin, ssh.revert) = (2222, true, .seconds(30))
+    var docker = DockerSettings()
+    (docker.logDriver, docker.liveRestore, docker.addressPool) = (.local, false, "10.201.0.0/16")
+    var file = FileSettings()
+    (file.source, file.path, file.owner) = ("files/bot.logrotate", "/etc/logrotate.d/bot", "bot")
+    (file.mode, file.isSecret) = ("0640", true)
+    #expect(
+      read == [
+        .packages(install: ["htop", "libfoo1.2-dev"]), .user(keys: ["ssh-ed25519 AAAA ada"]), .directories,
+        .time(zone: "Europe/Berlin"), .logRetention(days: 30, size: 2 << 30),
+        .sysctl(values: ["net.core.somaxconn": "1024"]), .swap(size: 512 << 20), .docker(docker), .updates,
+        .systemdUnit, .sshHardening(ssh), .firewall(allow: ["80/tcp", "51820/udp"], revert: .seconds(180)),
+        .file(file),
+      ])
+    #expect(read.filter(\.isRisky).map(\.kind) == [.user, .sshHardening, .firewall])
+  }
+
+  @Test(arguments: [
+    ("- packages: { install: [Htop] }", "4:27: error: `Htop` isn't the name of a Debian package"),
+    ("- user: { keys: [AAAA] }", "4:20: error: this isn't a public key"),
+    ("- ssh-hardening: { port: 70000 }", "4:28: error:"),
+    ("- firewall: { allow: [80] }", "4:25: error:"),
+    ("- firewall: { allow: [eighty/tcp] }", "4:25: error: `eighty/tcp` isn't a port [like 80/tcp or 51820/udp]"),
+    ("- docker: { log_driver: syslog }", "4:27: error:"),
+    ("- docker: { address_pool: 10.0.0.0 }", "4:29: error: `10.0.0.0` isn't an IPv4 network of 8 to 24 bits"),
+    ("- sysctl: { values: { somaxconn: 1 } }", "4:25: error: `somaxconn` isn't the name of a kernel parameter"),
+    ("- sysctl", "error: `sysctl.values` is missing"),
+    ("- swap: { size: big }", "4:19: error:"),
+    ("- time: { zone: ../x }", "4:19: error: `../x` isn't a time zone"),
+    ("- log-retention: { days: 1 }", "4:28: error:"),
+    ("- file: { source: files/bot.logrotate, path: etc/x }", "`etc/x` isn't the absolute path of a file on the host"),
+    (
+      "- file: { source: files/bot.logrotat, path: /etc/x }",
+      "there is no file files/bot.logrotat in the project folder"
+    ),
+    ("- file: { source: files/bot.logrotate, path: /x, mode: \"0999\" }", "`0999` isn't a file's permissions"),
+    ("- firewal", "4:5: error: unknown step `firewal` [did you mean `firewall`?]"),
+    ("- commit", "error: `commit` doesn't prepare a machine: it belongs in another playbook"),
+  ])
+  func faultsAreTold(step: String, expected: String) {
+    let faults = sample("# mine\n\nsteps:\n  \(step)\n").faults(playbook: "bootstrap")
+    #expect(faults.count == 1 && faults.contains { $0.contains(expected) }, "\(faults)")
+  }
+
+  @Test func itsStepsBelongInNoOtherPlaybook() {
+    var sample = Sample()
+    sample.files["/p/playbooks/deploy.yml"] = "steps: [release, firewall, health, commit]\n"
+    #expect(
+      sample.faults() == [
+        "playbooks/deploy.yml:1:18: error: `firewall` prepares a machine: it belongs in playbooks/bootstrap.yml [orchestrate bootstrap runs it, as root]"
+      ])
+  }
+}
