@@ -1,4 +1,5 @@
 internal import ArgumentParser
+internal import Diagnostics
 internal import Engine
 internal import Inventory
 internal import Views
@@ -13,22 +14,85 @@ struct HealthCommand: AsyncParsableCommand {
       Examples:
         orchestrate health prod
         orchestrate health prod --json
+        orchestrate health prod --after-boot --within 2m
       """)
 
   @Argument(help: "The environment. Default: the only inventory, or the one with `default: true`.") var environment:
     String?
+  @Flag(
+    help:
+      "After a boot: wait until all is well, and tell how long after the boot that was. Fails if there was no boot since the last deployment."
+  )
+  var afterBoot = false
+  @Option(help: ArgumentHelp("With --after-boot: how long to wait.", valueName: "duration"))
+  var within: DurationArgument = DurationArgument(.seconds(120))
   @OptionGroup var global: GlobalOptions
 
   func run() async throws {
+    let deadline = ContinuousClock.now + within.duration
+    while true {
+      let seen: Look
+      do {
+        seen = try await look()
+      } catch let error as OrchestrateError
+        where error.code == .unreachable && afterBoot && ContinuousClock.now < deadline
+      {
+        try await Task.sleep(for: .seconds(1))  // it may be booting at this moment
+        continue
+      }
+      if afterBoot {
+        try seen.checkBoot(environment: seen.command.inventory.environment)
+        if !seen.document.isGood, ContinuousClock.now < deadline {
+          try await Task.sleep(for: .seconds(1))
+          continue
+        }
+      }
+      var document = seen.document
+      if afterBoot, document.isGood { document.secondsAfterBoot = seen.facts.integer("boot_age").map(Double.init) }
+      try seen.command.answer(document, global, masker: seen.masker) { document.text(width: $1, style: $0) }
+      if !document.isGood { throw ExitCode(1) }
+      return
+    }
+  }
+
+  /// All gates, asked once.
+  private struct Look {
+    var command: ReadingCommand
+    var document: HealthDocument
+    var masker: Masker
+    var facts: HostFacts
+    /// Boot id and uptime of the last client's last sign of life.
+    var heartbeat: String
+
+    func checkBoot(environment: String) throws {
+      let last = heartbeat.split(whereSeparator: \.isWhitespace).first.map(String.init)
+      guard let last else {
+        throw OrchestrateError(.failed, "nothing was ever deployed here", host: command.host.name)
+      }
+      guard last == facts["boot_id"] else { return }
+      throw OrchestrateError(
+        .failed, "the machine hasn't booted since the last deployment", host: command.host.name,
+        cause: "it has run for \(facts["boot_age"]) s", remedy: "orchestrate health \(environment)")
+    }
+  }
+
+  private func look() async throws -> Look {
     let command = try ReadingCommand(global, environment: environment)
     let paths = command.paths
+    let beat = "get \(paths.state)/heartbeat"
     let description = "get \(paths.current)/release.json"
-    let (answer, running, masker) = try await command.converse(
-      asking: ["query health 0", description] + HostSecrets.questions(paths)
+    let boot = afterBoot ? ["facts", beat] : []
+    let (answer, running, masker, facts, heartbeat) = try await command.converse(
+      asking: boot + ["query health 0", description] + HostSecrets.questions(paths)
     ) { attachment in
       async let masker = command.masker(attachment)
       async let release = attachment.request(description)
-      return (try await attachment.request("query health 0"), try await release.found, try await masker)
+      async let facts = boot.isEmpty ? nil : attachment.request("facts")
+      async let heartbeat = boot.isEmpty ? nil : attachment.request(beat)
+      return (
+        try await attachment.request("query health 0"), try await release.found, try await masker,
+        HostFacts(parsing: try await facts?.text ?? ""), try await heartbeat?.found ?? ""
+      )
     }
     var document = HealthDocument(
       environment: command.inventory.environment, app: command.inventory.app,
@@ -50,8 +114,7 @@ struct HealthCommand: AsyncParsableCommand {
       probe.message = answer.text
       document.probes.append(probe)
     }
-    try command.answer(document, global, masker: masker) { document.text(width: $1, style: $0) }
-    if !document.isGood { throw ExitCode(1) }
+    return Look(command: command, document: document, masker: masker, facts: facts, heartbeat: heartbeat)
   }
 
   /// The gates are those that the running release has passed; with nothing deployed, today's.

@@ -33,13 +33,14 @@ extension DeploymentRun {
     var changing = StepAssembly(first: 1, catalog: catalog)
     for spec in steps {
       try changing.append(spec, context: preparation.context)
-      guard case .host(let settings) = spec.settings, settings.isRisky else { continue }
+      guard case .host(let settings) = spec.settings, settings.isRisky, let armed = changing.batch.directories.last
+      else { continue }
       changing.append(
         name: spec.name + Self.reachSuffix,
         StepPayload(script: "reach", side: .client, timeout: .seconds(90)))
       changing.append(
         name: spec.name + Self.disarmSuffix,
-        StepPayload(script: "disarm", timeout: .seconds(60), parameters: [("STEP", spec.name)]))
+        StepPayload(script: "disarm", timeout: .seconds(60), parameters: [("STEP", armed)]))
     }
     _ = try await carryOut(changing, seal: true)
   }

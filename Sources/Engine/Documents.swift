@@ -282,6 +282,8 @@ public struct HealthDocument: Sendable, Equatable, Codable {
   public var environment: String
   public var app: String
   public var probes: [Probe]
+  /// With `--after-boot`: how long after the machine's boot all was well.
+  public var secondsAfterBoot: Double?
   /// Nothing asked is nothing known.
   public var isGood: Bool { !probes.isEmpty && probes.allSatisfy(\.healthy) }
 
@@ -306,6 +308,11 @@ public struct HealthDocument: Sendable, Equatable, Codable {
     self.environment = environment
     self.app = app
     self.probes = probes
+  }
+
+  enum CodingKeys: String, CodingKey {
+    case environment, app, probes
+    case secondsAfterBoot = "seconds_after_boot"
   }
 }
 

@@ -224,7 +224,7 @@ extension HealthDocument: TextDocument {
       out += "\n"
       for line in (probe.message ?? "").split(whereSeparator: \.isNewline) { out += "    \(printable(String(line)))\n" }
       return out
-    }.joined()
+    }.joined() + (secondsAfterBoot.map { "all is well \(durationText($0)) after the boot\n" } ?? "")
   }
 }
 

@@ -50,7 +50,7 @@ import Testing
     #expect(proofs.withLock { $0 } == 1)
     let started = events.names { if case .stepStarted(_, let step) = $0 { step } else { nil } }
     #expect(started == ["time", "firewall", "firewall-reach", "firewall-disarm"])
-    #expect(await host.parameters["firewall-disarm"]?.contains("STEP='firewall'") == true)
+    #expect(await host.parameters["firewall-disarm"]?.contains("STEP='02-firewall'") == true)
   }
 
   @Test func aProofThatFailsUndoes() async throws {

@@ -50,6 +50,11 @@ tell() {
   echo "boot_id=$REPLY"
   clock
   echo "uptime=$up"
+  # A container's own boot is its first process's start; where that can't be seen, the machine's.
+  first_line /proc/1/stat 2>/dev/null
+  # shellcheck disable=SC2086 # split: field 22 of proc(5) is the start time in ticks of a hundredth
+  set -- ${REPLY##*) }
+  echo "boot_age=$(((up_ms - ${20:-0} * 10) / 1000))"
   echo "epoch_ms=$(now_ms)"
   (
     PRETTY_NAME=

@@ -5,13 +5,10 @@ set -eu
 . "$ORCH_BUNDLE/lib.sh"
 # shellcheck source=playbooks/host/system.sh
 . "$ORCH_BUNDLE/system.sh"
-OWNER=root GROUP=root MODE=0644 SECRET=0
-search=$PATH
+FILE='' OWNER=root GROUP=root MODE=0644 SECRET=0
 # shellcheck source=/dev/null
 . "$ORCH_STEP/params"
-file=$PATH # the parameter, for these two lines
-PATH=$search
 secret=
 [ "$SECRET" = 0 ] || secret=secret
-ensure_file "$file" "$OWNER:$GROUP" "$MODE" $secret <content
+ensure_file "$FILE" "$OWNER:$GROUP" "$MODE" $secret <content
 tell_changes
