@@ -441,7 +441,7 @@ def test_facts(host, client):
     tag, text = client.ask("facts")
     assert tag == "facts"
     facts = dict(line.split("=", 1) for line in text.splitlines())
-    for key in ("user", "uid", "groups", "sudo", "boot_id", "uptime", "epoch_ms", "os", "kernel", "cpus", "memory_total",
+    for key in ("user", "uid", "groups", "sudo", "boot_id", "uptime", "boot_age", "epoch_ms", "os", "kernel", "cpus", "memory_total",
                 "memory_available", "docker_client", "docker_server", "docker_error", "docker_root", "compose", "systemd", "state_dir",
                 "opt_dir", "current", "sequence", "open", "locked", "identity"):
         assert key in facts, key
