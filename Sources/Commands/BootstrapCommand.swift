@@ -1,6 +1,7 @@
 internal import ArgumentParser
 internal import Diagnostics
 internal import Engine
+internal import Inventory
 
 struct BootstrapCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(

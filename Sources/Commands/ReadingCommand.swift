@@ -33,7 +33,9 @@ struct ReadingCommand: Sendable {
   /// Runs the body with a conversation, and ends both however it ends.
   ///
   /// - Parameter asking: what the body asks first, a line each: it travels with the command.
-  func converse<Answer: Sendable>(asking: [String] = [], _ body: (Attachment) async throws -> Answer) async throws -> Answer {
+  func converse<Answer: Sendable>(asking: [String] = [], _ body: (Attachment) async throws -> Answer) async throws
+    -> Answer
+  {
     let began = ContinuousClock.now
     let attachment = try await connector.attach(asking: asking)
     do {

@@ -90,7 +90,8 @@ struct LockCommand: AsyncParsableCommand {
   func run() async throws {
     let command = try ReadingCommand(global, environment: environment)
     let beat = "get \(command.paths.state)/heartbeat"
-    let (report, heartbeat, fault) = try await command.converse(asking: command.reportQuestions + [beat]) { attachment in
+    let (report, heartbeat, fault) = try await command.converse(asking: command.reportQuestions + [beat]) {
+      attachment in
       async let heartbeat = attachment.request(beat)
       let report = try await command.report(attachment)
       guard abort, let number = Int(report.facts["open"]) else {

@@ -14,7 +14,9 @@ extension DeploymentRun {
     for spec in steps { try looking.append(spec, context: preparation.context) }
     guard let attachment else { return }
     roundTrips += 1
-    try await preparation.look(looking.batch, attachment)
+    var looked = preparation
+    try await looked.look(looking.batch, attachment)
+    preparation = looked
 
     let plan = try preparation.plan(steps: request.playbook.steps, leftOut: leftOut, catalog: catalog)
     emit(.planned(plan))

@@ -116,8 +116,8 @@ facts=$pg_answer
 server=$(printf '%s\n' "$facts" | sed -n 's/^S //p')
 bytes=$(printf '%s\n' "$facts" | sed -n 's/^B //p')
 revision=$(printf '%s\n' "$facts" | sed -n 's/^R //p' | paste -s -d ' ' -)
-# A migrate that comes next needn't ask again.
-[ -z "$revision" ] || printf '%s\n' "$revision" >"$ORCH_STEP/seen-revision"
+# A migrate that comes next needn't ask again; on a full disk it does.
+[ -z "$revision" ] || printf '%s\n' "$revision" 2>/dev/null >"$ORCH_STEP/seen-revision" || rm -f "$ORCH_STEP/seen-revision"
 rows=$(printf '%s\n' "$facts" | sed -n 's/^T //p' | paste -s -d , -)
 if [ -z "$revision" ] && [ -n "$ORCH_PREVIOUS" ]; then
   revision=$(cat "$ORCH_OPT/releases/$ORCH_PREVIOUS/schema" 2>/dev/null) || revision=''
