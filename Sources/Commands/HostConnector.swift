@@ -70,7 +70,7 @@ actor HostConnector {
   }
 
   /// Of the accounts, the first that lets us in; it comes first from then on.
-  private func firstAccount(_ configuration: SSHConfiguration) async throws -> SSHSession {
+  private func firstAccount(_ configuration: SSHConfiguration) async throws(SSHError) -> SSHSession {
     var configuration = configuration
     for (index, account) in accounts.enumerated() {
       configuration.user = account

@@ -457,7 +457,6 @@ public actor DeploymentRun {
     guard let number else { return }
     let name = StepBatch.name(of: directory), spec = specs[directory]
     guard spec != nil || name.hasSuffix(Self.reachSuffix) else { return }
-    emit(.stepStarted(host: host, step: name))
     let client = client, context = preparation.context
     let work = Task {
       if let spec { await client.perform(spec, context: context) } else { await self.prove() }

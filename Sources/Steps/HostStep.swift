@@ -23,11 +23,14 @@ public struct HostStep: StepKind {
 
   public func payload(_ context: StepContext) throws -> StepPayload {
     var payload = StepPayload(
-      script: settings.kind.rawValue, timeout: timeout, changes: true, hasUndo: true,
+      script: settings.kind.rawValue, timeout: timeout, changes: true, hasUndo: hasUndo,
       parameters: try parameters(context), files: try files(context))
     if case .file(let file) = settings, file.isSecret { payload.secrets = ["content"] }
     return payload
   }
+
+  /// Packages that were installed stay: nobody knows what else uses them by now.
+  private var hasUndo: Bool { if case .packages = settings { false } else { true } }
 
   /// What the other steps and the runner use.
   private static let needed = ["ca-certificates", "curl", "jq", "sudo", "ufw", "unattended-upgrades"]
@@ -44,7 +47,7 @@ public struct HostStep: StepKind {
     switch settings {
     case .packages(let install):
       return [("INSTALL", quotedWords(Self.needed + install.filter { !Self.needed.contains($0) }))]
-    case .user: return [("NAME", user), ("SUDO", "1"), ("REVERT", "180")]
+    case .user: return [("NAME", user), ("SUDO", "1"), ("FROM", context.facts["sudo_user"]), ("REVERT", "180")]
     case .directories, .systemdUnit: return [("USER", user), ("PROJECT", context.inventory.project)]
     case .sshHardening(let settings):
       return [

@@ -62,11 +62,14 @@ import Testing
     ("- firewall: { allow: [80] }", "4:25: error:"),
     ("- firewall: { allow: [eighty/tcp] }", "4:25: error: `eighty/tcp` isn't a port [like 80/tcp or 51820/udp]"),
     ("- docker: { log_driver: syslog }", "4:27: error:"),
-    ("- docker: { address_pool: 10.0.0.0 }", "4:29: error: `10.0.0.0` isn't an IPv4 network of 8 to 24 bits"),
+    (
+      "- docker: { address_pool: 10.0.0.0 }",
+      "4:29: error: `docker.address_pool`: `10.0.0.0` isn't an IPv4 network of 8 to 24 bits"
+    ),
     ("- sysctl: { values: { somaxconn: 1 } }", "4:25: error: `somaxconn` isn't the name of a kernel parameter"),
     ("- sysctl", "error: `sysctl.values` is missing"),
     ("- swap: { size: big }", "4:19: error:"),
-    ("- time: { zone: ../x }", "4:19: error: `../x` isn't a time zone"),
+    ("- time: { zone: ../x }", "4:19: error: `time.zone`: `../x` isn't a time zone"),
     ("- log-retention: { days: 1 }", "4:28: error:"),
     ("- file: { source: files/bot.logrotate, path: etc/x }", "`etc/x` isn't the absolute path of a file on the host"),
     (

@@ -46,6 +46,7 @@ existing() {
 tell() {
   printf 'uid=%s\nuser=%s\ngroups=%s\n' "$(id -u)" "$(id -un)" "$(id -Gn)"
   if sudo -n true 2>/dev/null; then echo sudo=1; else echo sudo=0; fi
+  echo "sudo_user=${SUDO_USER-}"
   first_line /proc/sys/kernel/random/boot_id
   echo "boot_id=$REPLY"
   clock
