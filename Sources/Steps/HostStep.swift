@@ -57,7 +57,7 @@ public struct HostStep: StepKind {
     case .firewall(let allow, let revert):
       let web = context.host?.roles.contains("web") == true ? ["80/tcp", "443/tcp"] : []
       let ports = allow + web.filter { !allow.contains($0) }
-      return [("ALLOW", quotedWords(ports)), ("REVERT", wholeSeconds(revert))]
+      return [("ALLOW", ports.joined(separator: " ")), ("REVERT", wholeSeconds(revert))]
     case .docker: return [("USER", user)]
     case .swap(let size): return [("SIZE", String((size + (1 << 20) - 1) >> 20))]
     case .time(let zone): return [("ZONE", zone)]
