@@ -208,5 +208,14 @@ if [ -n "$USER" ]; then
   esac
 fi
 
-if ! checking && [ -s "$changes_file" ]; then docker version --format 'Docker {{.Server.Version}} answers.' || die "Docker doesn't answer: $(unit_reason docker.service)"; fi
+# One that fell over its old configuration comes back by itself, with the new one.
+if ! checking && [ -s "$changes_file" ]; then
+  clock
+  deadline=$((up_ms + 60000))
+  until docker version --format 'Docker {{.Server.Version}} answers.' 2>/dev/null; do
+    clock
+    [ "$up_ms" -lt "$deadline" ] || die "Docker doesn't answer: $(unit_reason docker.service)"
+    sleep 1
+  done
+fi
 tell_changes
