@@ -69,6 +69,7 @@ def own(docker):
     docker.apply("docker", PARAMS, FILES)
     yield docker
     docker.sh("rm -rf /var/lib/orchestrate; systemctl reset-failed docker || :")
+    docker.write(FILE, FILES["daemon.json"])
     docker.apply("docker", PARAMS, FILES)
 
 

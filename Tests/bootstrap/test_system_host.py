@@ -185,11 +185,12 @@ class TestUpdates:
     def test_cycle(self, host):
         host.sh("DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install unattended-upgrades >/dev/null 2>&1")
         places = "/etc/apt /etc/systemd /usr/local"
-        before = content(host, places)
+        # A timer that was disabled and enabled again in between has its link spelled anew.
+        before = content(host, places).replace("/usr/lib/systemd/", "/lib/systemd/")
         step = applied(host, "updates")
         settings = self.effective(host)
         assert 'Automatic-Reboot "false"' in settings and 'Unattended-Upgrade "1"' in settings
-        assert sorted(line for line in settings.splitlines() if "Pattern::" in line) == [
+        assert [line for line in settings.splitlines() if "Pattern::" in line] == [
             'Unattended-Upgrade::Origins-Pattern:: "origin=Debian,codename=${distro_codename}-security,label=Debian-Security";',
             'Unattended-Upgrade::Origins-Pattern:: "origin=Debian,codename=${distro_codename},label=Debian-Security";']
         assert "upgrade.sh /usr/lib/apt/apt.systemd.daily install" in host.sh("systemctl show -p ExecStart apt-daily-upgrade.service")
@@ -205,7 +206,7 @@ class TestUpdates:
         assert "upgrade.sh" in host.sh("systemctl show -p ExecStart apt-daily-upgrade.service")
         step.undo()
         step.undo()
-        assert content(host, places) == before
+        assert content(host, places).replace("/usr/lib/systemd/", "/lib/systemd/") == before
         assert "upgrade.sh" not in host.sh("systemctl show -p ExecStart apt-daily-upgrade.service")
         assert host.sh("systemctl is-enabled apt-daily.timer", check=False) == "masked"
 

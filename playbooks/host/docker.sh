@@ -42,12 +42,6 @@ lock_for_docker() {
   trap unlock_host EXIT
 }
 
-# A fourth start within a minute would be refused.
-restart_docker() {
-  systemctl reset-failed docker.service 2>/dev/null || : # it hasn't failed
-  systemctl restart docker.service
-}
-
 # FILE: has the running daemon take daemon.json over, which says the same, and waits until its live-restore is that. A SIGHUP is answered
 # later, and a member that is missing in the file stays as it was.
 reload_docker() {

@@ -52,10 +52,24 @@ ensure_unit() {
   change update "service $1" "$ORCH_STEP/detail"
   ! checking || return 0
   remember "unit-$1" "$enabled $active"
-  case $enabled in masked*) systemctl -q unmask "$1" && systemctl -q unmask --runtime "$1" ;; esac
-  systemctl -q enable "$1"
+  case $enabled in
+    masked*)
+      systemctl -q unmask "$1"
+      systemctl -q unmask --runtime "$1"
+      # What the mask has hidden.
+      unit_state "$1"
+      remember "under-$1" "$enabled"
+      ;;
+  esac
+  [ "$enabled" != disabled ] || systemctl -q enable "$1"
   systemctl reset-failed "$1" 2>/dev/null || : # it hasn't failed
   systemctl start "$1" || die "The service $1 doesn't start: $(unit_reason "$1")"
+}
+
+# UNIT: a restart that isn't refused because there were some just before.
+restart_unit() {
+  systemctl reset-failed "$1" 2>/dev/null || : # it hasn't failed
+  systemctl restart "$1"
 }
 
 # UNIT: why it isn't well, as far as systemd and its journal know.
@@ -70,12 +84,16 @@ restore_units() {
     [ -e "$_file" ] || continue
     _unit=${_file##*/before.unit-}
     read -r _enabled _active <"$_file"
-    # With an empty state of the file, as a masked unit's is in some versions, there is only one word.
     case $_active in active | activating | reloading) ;; *) systemctl stop "$_unit" || say "The service $_unit could not be stopped." ;; esac
     case $_enabled in
       disabled) systemctl -q disable "$_unit" ;;
-      masked-runtime) systemctl -q disable "$_unit" && systemctl -q mask --runtime "$_unit" ;;
-      masked) systemctl -q mask "$_unit" ;;
+      masked*)
+        ! remembered "under-$_unit" || [ "$REPLY" != disabled ] || systemctl -q disable "$_unit"
+        case $_enabled in
+          masked) systemctl -q mask "$_unit" ;;
+          *) systemctl -q mask --runtime "$_unit" ;;
+        esac
+        ;;
     esac
   done
 }

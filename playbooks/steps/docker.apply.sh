@@ -181,7 +181,7 @@ case $needs in
       if jq -e '.["live-restore"] == true' daemon.new >/dev/null && ! printf '%s' "$information" | jq -e '.["live-restore"]' >/dev/null; then
         reload_docker daemon.new || die "Docker didn't take live-restore over: its restart would stop the containers. See journalctl -u docker."
       fi
-      restart_docker || die "Docker doesn't start with its new configuration: $(unit_reason docker.service)"
+      restart_unit docker.service || die "Docker doesn't start with its new configuration: $(unit_reason docker.service)"
       unlock_host
       trap - EXIT
     fi

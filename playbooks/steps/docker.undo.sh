@@ -39,7 +39,7 @@ if [ "$needs" = restart ]; then
   # Containers outlive the restart: live-restore stays on until it is over, whatever the old configuration says.
   give_docker '.["live-restore"] = true'
   [ "$active" != active ] || reload_docker "$daemon_json" || say 'Docker does not take live-restore: its restart stops the containers.'
-  restart_docker || say "Docker doesn't start: $(unit_reason docker.service)"
+  restart_unit docker.service || say "Docker doesn't start: $(unit_reason docker.service)"
 fi
 if [ "$needs" != none ]; then
   # A member that is missing in the file would stay what it is in the daemon.

@@ -33,7 +33,7 @@ ensure_directory "$directory" root:root 0755
 ensure_file "$file" root:root 0644 <content
 if [ $changed = 1 ]; then
   change run 'restart of systemd-journald'
-  checking || systemctl restart systemd-journald.service || die "journald doesn't start again: see systemctl status systemd-journald."
+  checking || restart_unit systemd-journald.service || die "journald doesn't start again: see systemctl status systemd-journald."
 fi
 
 # What counts in the end, drop-ins of others included.
