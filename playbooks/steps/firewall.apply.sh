@@ -66,7 +66,10 @@ live_faults() {
   for _tables in $(tables); do
     _net=${_tables%tables}
     _chain=ufw${_net#ip} # ufw, ufw6
-    $_tables -w 5 -S INPUT >"$ORCH_STEP/live" 2>/dev/null || continue
+    $_tables -w 5 -S INPUT >"$ORCH_STEP/live" || {
+      echo "~ $_tables can't be asked -> it can"
+      continue
+    }
     grep -qx -e '-P INPUT DROP' "$ORCH_STEP/live" || echo "~ $_tables: INPUT lets in what no rule names -> it drops that"
     grep -q -e "-j $_chain-before-input" "$ORCH_STEP/live" || echo "~ $_tables: INPUT does not ask ufw -> it does"
     ! docker_unasked "$_tables" || echo "~ $_tables: FORWARD does not ask DOCKER-USER -> it does"
