@@ -39,7 +39,7 @@ def open_ports(address):
 
 def rules(host):
     """The kernel's rules but for Docker's and ufw's empty chains."""
-    return host.sh("for t in iptables ip6tables; do $t -S | grep -v -e ufw -e DOCKER-ISOLATION | sort; done")
+    return host.sh("for t in iptables ip6tables; do $t -S | grep -v -e ufw -e DOCKER-ISOLATION -e '-A DOCKER -d' | sort; done")
 
 
 def disarm(host, step):
@@ -51,7 +51,7 @@ def start_containers(host):
     host.run("docker rm -f web echo peer >/dev/null 2>&1; docker network inspect six >/dev/null 2>&1 || docker network create --ipv6 --subnet fd00:77::/64 six >/dev/null",
              check=False)
     host.run("docker run -d --restart always --name web --network six -p 80:80 -p 8080:80 box httpd -f -p 80 -h / >/dev/null &&"
-             "docker run -d --restart always --name echo -p 8083:7 box nc -lk -p 7 -e cat >/dev/null")
+             "docker run -d --restart always --name echo -p 8083:7 box nc -ll -p 7 -e cat >/dev/null")
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,6 @@ def assert_containers_work(host):
     web = host.sh("docker inspect -f '{{.NetworkSettings.Networks.six.IPAddress}} {{.NetworkSettings.Networks.six.GlobalIPv6Address}}' web").split()
     host.run(f"docker run --rm box nslookup registry.test {dns}")
     for address in (web[0], f"[{web[1]}]"):
-        assert "not found" in host.sh(f"docker run --rm --network six box wget -T 5 -O- http://{address}/ 2>&1", check=False).lower() or True
         host.run(f"docker run --rm --network six box sh -c 'wget -q -T 5 -O- http://{address}/index.html | grep hello'")
     # From the host to a container, by its address and by the published port.
     host.run(f"/bin/busybox wget -q -T 5 -O- http://{web[0]}/index.html; /bin/busybox wget -q -T 5 -O- http://127.0.0.1:8080/index.html")

@@ -170,7 +170,7 @@ def test_an_apply_that_hangs_is_ended_by_the_revert(host):
     host.run("sleep 6")
     assert not host.exists("/etc/went-on")
     step.undo()
-    assert host.sh("stat -c %a /etc/hangs; systemctl list-units --all --no-legend 'orchestrate-revert-*'") == "644"
+    assert host.sh("stat -c %a /etc/hangs; systemctl list-units --all --no-legend 'orchestrate-revert-01-made*'") == "644"
 
 
 def test_sshd_that_died_is_started_by_undo(host):

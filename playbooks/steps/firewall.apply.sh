@@ -44,13 +44,25 @@ docker_rules() {
 -A DOCKER-USER -o br-+ -j DROP'
 }
 
-# FILE: it with our block at its end, instead of an older one.
+# Docker before 27 leaves IPv6 alone: nobody else would let containers of a network talk to each other, and reach out, where ufw drops what is
+# forwarded. Other networks' containers, and whoever comes from outside, stay out.
+docker_rules_6() {
+  echo '-A ufw6-after-forward -m physdev --physdev-is-bridged -j ACCEPT
+-A ufw6-after-forward -i docker0 -o br-+ -j DROP
+-A ufw6-after-forward -i br-+ -o docker0 -j DROP
+-A ufw6-after-forward -i br-+ -o br-+ -j DROP
+-A ufw6-after-forward -i docker0 -j ACCEPT
+-A ufw6-after-forward -i br-+ -j ACCEPT'
+}
+
+# FILE [COMMAND]: it with our block at its end, instead of an older one; COMMAND: prints more rules.
 with_block() {
   sed '/^# BEGIN orchestrate/,/^# END orchestrate/d' "$1"
   echo '# BEGIN orchestrate: the published ports of containers obey the firewall
 *filter
 :DOCKER-USER - [0:0]'
   docker_rules
+  ${2-:}
   echo 'COMMIT
 # END orchestrate'
 }
@@ -85,6 +97,11 @@ live_faults() {
     $_tables -w 5 -S DOCKER-USER 2>/dev/null | sed -e 1d -e '/^-A DOCKER-USER -j RETURN$/d' -e '/ -j f2b-[^ ]*$/d' >"$ORCH_STEP/live"
     docker_rules >"$ORCH_STEP/expected"
     compare_live "$_tables"
+    if [ "$_chain" = ufw6 ]; then
+      $_tables -w 5 -S ufw6-after-forward 2>/dev/null | sed 1d >"$ORCH_STEP/live"
+      docker_rules_6 >"$ORCH_STEP/expected"
+      compare_live "$_tables"
+    fi
   done
 }
 
@@ -145,7 +162,10 @@ converge() {
   ensure_file /etc/ufw/after6.rules root:root 0640 <"$ORCH_STEP/after6"
   _files=$((_files + changed))
   rule_faults >"$ORCH_STEP/faults"
+  _told=none
   if [ -s "$ORCH_STEP/faults" ]; then
+    # ufw brings these into the kernel by itself: there they aren't faults of their own.
+    ! checking || _told=-user-input
     change update 'firewall rules' "$ORCH_STEP/faults"
     checking || {
       while read -r _word; do run_ufw allow "$_word"; done <"$ORCH_STEP/words"
@@ -172,7 +192,7 @@ converge() {
     change update firewall "$ORCH_STEP/on"
     checking || run_ufw --force enable
   else
-    live_faults >"$ORCH_STEP/faults"
+    live_faults | sed "/: ufw6\{0,1\}$_told /d" >"$ORCH_STEP/faults"
     if [ $_files != 0 ] || [ -s "$ORCH_STEP/faults" ]; then
       change run 'firewall reload' "$ORCH_STEP/faults"
       checking || {
@@ -218,7 +238,7 @@ if ! have ufw; then
 fi
 with_policies /etc/default/ufw >"$ORCH_STEP/policies"
 with_block /etc/ufw/after.rules >"$ORCH_STEP/after"
-with_block /etc/ufw/after6.rules >"$ORCH_STEP/after6"
+with_block /etc/ufw/after6.rules docker_rules_6 >"$ORCH_STEP/after6"
 
 if checking; then
   converge

@@ -149,7 +149,8 @@ ensure_enabled() {
   checking && return 0
   [ -e "$ORCH_STEP/was-enabled" ] || systemctl is-enabled "$service.service" 2>/dev/null | write_atomically "$ORCH_STEP/was-enabled"
   systemctl --quiet unmask "$service.service"
-  systemctl --quiet enable "$service.service"
+  # Not `enable`: it makes the alias sshd.service, and systemd 257 loses sight of a service that gets another name while it runs.
+  systemctl --quiet add-wants multi-user.target "$service.service"
 }
 
 # A firewall that is up already must let the new port in, else nobody can prove it. The step firewall makes its rules exact.
