@@ -178,3 +178,49 @@ def test_sshd_that_died_is_started_by_undo(host):
     host.run("systemctl kill -s KILL ssh.service; systemctl stop ssh.service", check=False)
     host.inside(f"cd {step.directory} && {host.environment(1, step.directory)} sh ./undo.sh")
     assert host.reaches("deploy")
+
+
+GENERATOR = "/usr/lib/systemd/system-generators/sshd-socket-generator"
+
+
+@pytest.fixture
+def by_socket(host):
+    """systemd listens, as on Ubuntu since 22.10."""
+    host.inside("rm -f /etc/ssh/sshd_config.d/00-orchestrate.conf; systemctl -q disable --now ssh.service; systemctl -q enable --now ssh.socket")
+    yield host
+    host.inside(f"rm -f {GENERATOR}; systemctl daemon-reload; systemctl -q disable --now ssh.socket; systemctl -q add-wants multi-user.target ssh.service; "
+                "systemctl restart ssh.service")
+
+
+def test_a_socket_of_systemds(by_socket):
+    host = by_socket
+    assert host.reaches("deploy")
+    step = host.apply("ssh-hardening", PARAMS)
+    assert step.subjects == [f"create file {OURS}", "run service ssh"], "it is started at boot: by its socket"
+    assert host.reaches("deploy") and host.plan("ssh-hardening", PARAMS).changes == []
+    disarm(host, step)
+    # Debian's socket has its port in the unit.
+    other = host.apply("ssh-hardening", {**PARAMS, "PORT": 2222}, check=False)
+    assert other.status == 1 and "ssh.socket" in other.output and "Nothing was changed" in other.output
+    other.undo()
+    step.undo()
+    assert host.reaches("deploy") and host.sh("systemctl is-active ssh.socket") == "active"
+
+
+def test_a_socket_whose_port_follows_the_settings(by_socket):
+    host = by_socket
+    # What Ubuntu's generator does; there is no Ubuntu in the sandbox.
+    host.inside(f"cat >{GENERATOR} <<'END'\n#!/bin/sh\nmkdir -p $1/ssh.socket.d\n"
+                "port=$(sed -n 's/^Port //p' /etc/ssh/sshd_config.d/00-orchestrate.conf 2>/dev/null)\n"
+                f"printf '[Socket]\\nListenStream=\\nListenStream=%s\\n' ${{port:-22}} >$1/ssh.socket.d/addresses.conf\nEND\nchmod 755 {GENERATOR}; systemctl daemon-reload")
+    step = host.apply("ssh-hardening", {**PARAMS, "PORT": 2222})
+    assert host.reaches("deploy", port=2222, address=host.address), host.said
+    assert not host.reaches("deploy")
+    assert host.plan("ssh-hardening", {**PARAMS, "PORT": 2222}).changes == []
+    step.undo()
+    assert host.reaches("deploy") and not host.reaches("deploy", port=2222, address=host.address)
+    dead = host.apply("ssh-hardening", {**PARAMS, "PORT": 2222, "REVERT": 4})
+    assert not host.reaches("deploy")
+    host.until(lambda: host.reaches("deploy", "sudo -n true"), "the old port answers", 30)
+    host.until(lambda: not host.exists(OURS), "the settings are the old ones", 10)
+    dead.undo()

@@ -14,6 +14,7 @@ ssh_by_socket() { systemctl is-active --quiet ssh.socket; }
 
 # FILE: the ports of these settings, a line each; nothing if sshd doesn't understand them.
 configured_ports() {
+  make_run_directory
   sshd -T -f "$1" 2>/dev/null | awk '$1 == "listenaddress" { n = split($2, at, ":"); print at[n] }' | sort -nu
 }
 
@@ -30,15 +31,17 @@ listening_ports() {
 
 # sshd takes over the settings that lie in its files; sessions stay. One that isn't running is started.
 reload_sshd() {
-  if ssh_by_socket; then
-    if [ "$(listening_ports)" != "$(configured_ports "$sshd_settings")" ]; then
+  ssh_service
+  if ssh_by_socket || [ -e "$ORCH_STEP/by-socket" ]; then
+    # The next connection starts a new one. A reload would let sshd look for a port of its own, and a socket can't be restarted beside it.
+    _ports=$(configured_ports "$sshd_settings")
+    systemctl stop "$REPLY.service" 2>/dev/null # it warns of the socket
+    if [ "$(listening_ports)" != "$_ports" ] || ! ssh_by_socket; then
       systemctl daemon-reload # a generator reads the ports from sshd's settings
+      systemctl reset-failed ssh.socket 2>/dev/null || : # it has not failed
       systemctl restart ssh.socket
     fi
-    return 0
-  fi
-  ssh_service
-  if systemctl is-active --quiet "$REPLY.service"; then
+  elif systemctl is-active --quiet "$REPLY.service"; then
     systemctl reload "$REPLY.service"
   else
     systemctl reset-failed "$REPLY.service" 2>/dev/null || : # it has not failed
@@ -59,7 +62,9 @@ await_sshd() {
 }
 
 # sshd -t and -T want this directory, which is there only while the service runs.
+make_run_directory() { [ -d /run/sshd ] || mkdir -m 0755 /run/sshd; }
+
 prepare_sshd() {
   have sshd || die 'There is no OpenSSH server here.'
-  [ -d /run/sshd ] || mkdir -m 0755 /run/sshd
+  make_run_directory
 }

@@ -209,6 +209,10 @@ listening_ports >"$ORCH_STEP/listening"
 if [ -n "$PORT" ] && ! grep -qx "$PORT" "$ORCH_STEP/listening" && [ -n "$(ss -Hltn "sport = :$PORT")" ]; then
   die "Port $PORT is taken by another program: sshd would not come up. Nothing was changed."
 fi
+if ssh_by_socket && [ "$(configured_ports "$copies/tried")" != "$(cat "$ORCH_STEP/listening")" ] &&
+  [ ! -e /usr/lib/systemd/system-generators/sshd-socket-generator ]; then
+  die "systemd listens for SSH (ssh.socket), and doesn't take the port from sshd's settings here: change ListenStream, or use ssh.service. Nothing was changed."
+fi
 
 if checking; then
   converge
@@ -216,6 +220,7 @@ elif would_change converge; then
   arm_revert "$REVERT"
   converge
   sshd -t || die "sshd does not take the settings now that they are in place (above)."
+  ! ssh_by_socket || : >"$ORCH_STEP/by-socket"
   : >"$ORCH_STEP/reloading"
   sync "$ORCH_STEP/reloading" "$ORCH_STEP"
   reload_sshd
