@@ -18,7 +18,7 @@ sandboxed = pytest.mark.sandbox
 @pytest.fixture(scope="module")
 def host(droplet):
     # Their timers are switched off in a droplet's image; no test wants a real run of theirs in between.
-    droplet.sh("apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install busybox tzdata >/dev/null 2>&1")
+    droplet.sh("apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install busybox tzdata unattended-upgrades >/dev/null 2>&1")
     return droplet
 
 
@@ -316,6 +316,17 @@ class TestTime:
         host.sh("rm /etc/systemd/system/chrony.service; systemctl daemon-reload")
 
 
+# swapon and swapoff that only keep a list.
+SWAPS = {
+    "swapon": """case $1 in
+--show=NAME,SIZE) while read -r name size; do [ "$name" = /other ] && echo "$name $size" || echo "$name $(($(stat -c %s "$name") - 4096))"; done </run/swaps ;;
+--show=NAME) cut -d' ' -f1 /run/swaps ;;
+*) blkid -p "$1" | grep -q 'TYPE="swap"' && [ "$(stat -c %a "$1")" = 600 ] && echo "$1" >>/run/swaps ;;
+esac""",
+    "swapoff": 'grep -vxF "$1" /run/swaps >/run/swaps.new; mv /run/swaps.new /run/swaps',
+}
+
+
 @sandboxed
 class TestSwap:
     def test_a_container_has_none_and_that_is_said(self, host):
@@ -325,14 +336,10 @@ class TestSwap:
 
     @pytest.fixture
     def swaps(self, host, tool, virtual):
-        """swapon and swapoff that only keep a list: the kernel here gives a container no swap."""
+        """The kernel here gives a container no swap."""
         host.sh(": >/run/swaps; touch /etc/fstab")
-        tool("swapon", """case $1 in
---show=NAME,SIZE) while read -r name size; do [ "$name" = /other ] && echo "$name $size" || echo "$name $(($(stat -c %s "$name") - 4096))"; done </run/swaps ;;
---show=NAME) cut -d' ' -f1 /run/swaps ;;
-*) blkid -p "$1" | grep -q 'TYPE="swap"' && [ "$(stat -c %a "$1")" = 600 ] && echo "$1" >>/run/swaps ;;
-esac""")
-        tool("swapoff", 'grep -vxF "$1" /run/swaps >/run/swaps.new; mv /run/swaps.new /run/swaps')
+        for name, text in SWAPS.items():
+            tool(name, text)
         yield
         host.sh("rm -f /swapfile /run/swaps; : >/etc/fstab")
 
@@ -371,6 +378,62 @@ esac""")
             step = number("swap", {"SIZE": 999999}, check=False)
             assert step.status == 1 and "less than 1 GiB" in step.output
         assert not host.exists("/swapfile") and host.read("/etc/fstab") == ""
+
+
+PROGRAMS = ("mv", "sync", "chown", "mkdir", "rm", "ln", "cp", "dd", "systemctl", "mkswap", "fallocate")
+
+
+@sandboxed
+@pytest.mark.parametrize("kind, params, files", [
+    ("directories", {"USER": "root", "PROJECT": "shop"}, None),
+    ("sysctl", {}, TestSysctl.VALUES),
+    ("log-retention", TestLogRetention.PARAMS, None),
+    ("time", {"ZONE": "Asia/Tokyo"}, None),
+    ("updates", None, None),
+    ("swap", {"SIZE": 2}, None),
+])  # fmt: skip
+def test_killed_at_a_program_and_undone(host, tool, virtual, kind, params, files):
+    """SIGKILL for the whole group at the nth program that changes something; the undo is killed too, elsewhere, and run again."""
+
+    def arm(at):
+        host.sh(f"echo 0 >/run/counter; echo {at} >/run/at")
+
+    def state():
+        live = "cat /proc/sys/net/ipv4/tcp_keepalive_time /proc/sys/net/ipv4/ip_local_port_range /run/swaps; ls -l /swapfile 2>&1 | cut -c1-30"
+        units = "systemctl show -p Id,UnitFileState,ActiveState apt-daily.timer apt-daily-upgrade.timer systemd-journald chrony"
+        return content(host, "/etc /opt /usr/local/lib /var/lib/orchestrate"), host.sh(f"{live}; {units}")
+
+    unit = "[Service]\nExecStart=/bin/sleep infinity\n[Install]\nWantedBy=multi-user.target\n"
+    host.write("/etc/systemd/system/chrony.service", unit)
+    host.sh("systemctl daemon-reload; : >/run/swaps; touch /etc/fstab; echo UTC >/etc/timezone; ln -sfn /usr/share/zoneinfo/Etc/UTC /etc/localtime")
+    for name, text in SWAPS.items():
+        tool(name, text)
+    before = state()
+    for name in PROGRAMS:
+        tool(name, f"""PATH=/usr/sbin:/usr/bin:/sbin:/bin
+if [ -e /run/at ]; then
+  read -r n </run/counter; n=$((n + 1)); echo $n >/run/counter
+  if [ $n = "$(cat /run/at)" ]; then kill -KILL -$(ps -o pgid= -p $$ | tr -d ' '); fi
+fi
+exec {name} "$@" """)
+    at = undo_at = 0
+    while True:
+        at += 3
+        arm(at)
+        step = host.apply(kind, params, files, check=False, prelude="setsid -w")
+        killed = int(host.read("/run/counter")) == at
+        undo_at = undo_at % 23 + 5
+        arm(undo_at)
+        host.script(step.directory, "undo", check=False, prelude="setsid -w")
+        host.sh("/usr/bin/rm /run/at")  # by its path: it is none of the counted ones
+        step.undo()
+        assert state() == before, f"killed at {at}, its undo at {undo_at}"
+        if not killed:
+            assert step.status == 0, step.output
+            break
+    print(f"{kind}: killed at {at // 3 - 1} places")
+    assert at > 3
+    host.sh("rm /etc/systemd/system/chrony.service /etc/timezone; systemctl daemon-reload")
 
 
 @sandboxed

@@ -4,7 +4,11 @@
 # NAME TEXT: keeps what it was before the first change, on the disk before that change. The first word counts: an apply that is run again
 # sees what the one before it has made.
 remember() {
-  [ -e "$ORCH_STEP/before.$1" ] || write_atomically "$ORCH_STEP/before.$1" printf '%s\n' "$2"
+  [ ! -e "$ORCH_STEP/before.$1" ] || return 0
+  printf '%s\n' "$2" >"$ORCH_STEP/.before"
+  sync "$ORCH_STEP/.before"
+  mv "$ORCH_STEP/.before" "$ORCH_STEP/before.$1"
+  sync "$ORCH_STEP"
 }
 
 # NAME: the text in REPLY; fails where nothing was kept.

@@ -7,7 +7,8 @@ set -eu
 . "${0%/*}/hostlock.sh"
 holder="{\"who\":\"unattended-upgrades\",\"reason\":\"security updates of the host\",\"command\":\"apt\",\"since\":\"$(date -u +%Y-%m-%dT%H:%M:%SZ)\"}"
 if ! lock_host 0 "$holder"; then
-  echo "Waiting for a deployment: $(host_holders | tr '\n' ';')"
+  holders=$(host_holders | tr '\n' ';')
+  echo "Waiting for a deployment: ${holders%;}"
   lock_host forever "$holder"
 fi
 # systemd ends only its main process (KillMode=process), which is this one: the upgrade goes on, and so must the lock.
