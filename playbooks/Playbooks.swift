@@ -16,8 +16,11 @@ public enum Playbooks {
   /// The host's side: attach, runner, library and the steps' scripts. Sent once as a tar (docs/runner.md).
   public static let bundle: [EmbeddedFile] = [
     EmbeddedFile(path: "alembic.awk", bytes: PackageResources.alembic_awk),
+    EmbeddedFile(path: "app.service", bytes: PackageResources.app_service),
     EmbeddedFile(path: "apt.sh", bytes: PackageResources.apt_sh),
     EmbeddedFile(path: "attach.sh", bytes: PackageResources.attach_sh),
+    EmbeddedFile(path: "boot-units.sh", bytes: PackageResources.boot_units_sh),
+    EmbeddedFile(path: "boot.sh", bytes: PackageResources.boot_sh),
     EmbeddedFile(path: "check.sh", bytes: PackageResources.check_sh),
     EmbeddedFile(path: "closing.sh", bytes: PackageResources.closing_sh),
     EmbeddedFile(path: "containers.sh", bytes: PackageResources.containers_sh),
@@ -87,6 +90,8 @@ public enum Playbooks {
     EmbeddedFile(path: "steps/swap.undo.sh", bytes: PackageResources.swap_undo_sh),
     EmbeddedFile(path: "steps/sysctl.apply.sh", bytes: PackageResources.sysctl_apply_sh),
     EmbeddedFile(path: "steps/sysctl.undo.sh", bytes: PackageResources.sysctl_undo_sh),
+    EmbeddedFile(path: "steps/systemd-unit.apply.sh", bytes: PackageResources.systemd_unit_apply_sh),
+    EmbeddedFile(path: "steps/systemd-unit.undo.sh", bytes: PackageResources.systemd_unit_undo_sh),
     EmbeddedFile(path: "steps/time.apply.sh", bytes: PackageResources.time_apply_sh),
     EmbeddedFile(path: "steps/time.undo.sh", bytes: PackageResources.time_undo_sh),
     EmbeddedFile(path: "steps/updates.apply.sh", bytes: PackageResources.updates_apply_sh),

@@ -9,6 +9,8 @@ ORCH_BUNDLE=${0%/*}
 . "$ORCH_BUNDLE/lib.sh"
 # shellcheck source=playbooks/host/releases.sh
 . "$ORCH_BUNDLE/releases.sh"
+# shellcheck source=playbooks/host/boot-units.sh
+. "$ORCH_BUNDLE/boot-units.sh"
 project_paths "$1"
 export ORCH_BUNDLE ORCH_PROJECT ORCH_STATE ORCH_OPT
 # Replies alone may go to the client's stderr: what tools complain about is seen by their status.
@@ -93,16 +95,13 @@ deployment_state() {
 
 # ---- starting a runner
 
-# COMMAND…: as root, where we may.
-as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
-
 # MODE NONCE NUMBERS…: a runner that outlives this session: its own unit where we may ask systemd, else a session of its own.
 launch() {
   _mode=$1
   _nonce=$2
   shift 2
   if [ -d /run/systemd/system ] && as_root true 2>/dev/null; then
-    install_recovery
+    install_units
     as_root systemd-run --collect --quiet --unit="orchestrate-$ORCH_PROJECT-$_nonce" --uid="$(id -un)" --gid="$(id -gn)" \
       -p Type=exec -p KillMode=control-group -p OOMPolicy=continue -p Restart=on-failure -p RestartSec=1 \
       -p RestartPreventExitStatus=75 -p TimeoutStopSec=5s -p IgnoreSIGPIPE=no -p UMask=0077 --setenv=LC_ALL=C \
@@ -115,14 +114,17 @@ launch() {
   fi
 }
 
-# The unit that closes an open deployment at boot. Once per bundle and project; a deployment must not fail for the lack of it.
-install_recovery() {
-  _unit='orchestrate-recover@.service'
+# The units of this project (boot-units.sh). Once per bundle and project; a deployment must not fail for the lack of them.
+install_units() {
   first_line "$ORCH_STATE/unit"
   [ "$REPLY" != "${ORCH_BUNDLE##*/}" ] || return 0
-  sed "s/@USER@/$(id -un)/; s|@STATE@|$base|" "$ORCH_BUNDLE/recover.service" >"$start/$_unit"
-  if as_root install -m 0644 "$start/$_unit" "/etc/systemd/system/$_unit" && as_root systemctl daemon-reload &&
-    as_root systemctl --quiet enable "orchestrate-recover@$ORCH_PROJECT.service"; then
+  unit_names "$base"
+  render_unit recover "$(id -un)" "$base" "${ORCH_OPT%/*}" >"$start/$recover_unit@.service"
+  [ -z "$app_unit" ] || render_unit app "$(id -un)" "$base" "${ORCH_OPT%/*}" >"$start/$app_unit@.service"
+  if as_root install -m 0644 "$start/"*.service /etc/systemd/system/ && as_root systemctl daemon-reload; then
+    for _unit in "$recover_unit" $app_unit; do
+      as_root systemctl --quiet enable "$_unit@$ORCH_PROJECT.service" || : # masked: root wants it so
+    done
     echo "${ORCH_BUNDLE##*/}" >"$ORCH_STATE/unit"
   fi >"$start/install" 2>&1
 }

@@ -25,6 +25,7 @@ trap 'exit 143' TERM INT HUP
 
 containers=$(all_containers)
 printf '%s\n' "$containers" | of_services "$@" | write_atomically "$ORCH_STEP/before"
+printf '%s\n' "$containers" | awk '$3 == "running" { print $1 }' >"$ORCH_STEP/running" # for an undo after Docker's death; a lost machine's boot starts them
 old=$(awk '{ print $1 }' "$ORCH_STEP/before")
 # Before anything stops: the logs of what goes, up to their end.
 while read -r id service _; do
@@ -86,6 +87,10 @@ if [ -n "$start" ]; then
 fi
 
 # Nobody has to wait for the rest.
+# Which services came up together: the unit that starts the release at boot brings them up so, too.
+mkdir -p "$ORCH_RELEASE/recreate"
+step=${ORCH_STEP##*/}
+printf '%s\n' "$SERVICES" | write_atomically "$ORCH_RELEASE/recreate/${step#*-}"
 {
   [ ! -f "$ORCH_DEPLOYMENT/restart-policies" ] || cat "$ORCH_DEPLOYMENT/restart-policies"
   cat "$ORCH_STEP/policies"

@@ -74,5 +74,12 @@ for id in $new; do
     save_logs "$service" "$id" || : # bringing the old version back matters more than the log
   fi
 done
+# A Docker that was killed meanwhile has stopped more than we have, for good: what the app needs runs again before it.
+if [ -s "$ORCH_STEP/running" ]; then
+  stopped=$(awk 'FILENAME == ARGV[1] { ran[$1] = 1; next } FILENAME == ARGV[2] { ours[$1] = 1; next }
+    ($1 in ran) && !($1 in ours) && $3 == "exited" { print $1 }' "$ORCH_STEP/running" "$ORCH_STEP/now" "$ORCH_STEP/all")
+  # shellcheck disable=SC2086 # ids
+  [ -z "$stopped" ] || docker start $stopped >/dev/null || : # the app is brought back all the same; what it lacks, its gate tells
+fi
 start_release "$ORCH_PREVIOUS" "$@"
 await_release "$ORCH_PREVIOUS"
