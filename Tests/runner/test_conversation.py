@@ -288,6 +288,15 @@ def test_lease_before_the_commit(host, client):
     assert client.await_event("undoing")["reason"] == "lease"
 
 
+def test_what_only_the_client_can_do_ends_with_the_client(host, client):
+    client.open(lease=1)
+    client.send(deployment(step("03-ask", SIDE="client", TIMEOUT=60), COMMIT))
+    began = time.monotonic()
+    assert client.closed()["outcome"] == "undone"
+    assert client.await_event("undoing")["reason"] == "lease"
+    assert time.monotonic() - began < 20
+
+
 def test_beats_keep_the_lease(host, client):
     client.open(lease=1)
     client.send(deployment(step("02-long", "sleep 2.5", "")))

@@ -84,7 +84,7 @@ DRIFT = {
     "the firewall off": ("ufw --force disable", "firewall"),
     "a key added": ("echo 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJd5kqz0t4V2w8o9o8y1gq0l8e0cS7cV9s2m3n4b5v6c mallory' >>/home/deploy/.ssh/authorized_keys", "user"),
     "permissions widened": ("chmod 755 /opt/market-bot", "directories"),
-    "the sudoers file": ("chmod 666 /etc/sudoers.d/*orchestrate*", "user"),
+    "the sudoers file readable": ("chmod 444 /etc/sudoers.d/*orchestrate*", "user"),
     "daemon.json": ("jq '.[\"live-restore\"] = false' /etc/docker/daemon.json >/tmp/d && cp /tmp/d /etc/docker/daemon.json", "docker"),
     "the journal's bounds": ("rm -f /etc/systemd/journald.conf.d/*orchestrate*", "log-retention"),
     "a kernel parameter": ("sysctl -qw net.core.somaxconn=128", "sysctl"),

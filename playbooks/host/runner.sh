@@ -170,11 +170,15 @@ step_ended() {
   }
 }
 
-# Once a second, for the running step: a wrapper that died took its status with it.
+# Once a second, for the running step: a wrapper that died took its status with it. What only the client can do ends with the client.
 check_step() {
   clock
   if [ -z "$wrapper" ]; then
-    [ $((up_ms - began)) -lt $((TIMEOUT * 1000)) ] || step_ended 124
+    if [ $((up_ms - began)) -ge $((TIMEOUT * 1000)) ]; then
+      step_ended 124
+    elif [ $committed = 0 ] && lease_over; then
+      undo lease "No sign of the client for more than $lease s."
+    fi
   elif ! process_identity "$wrapper"; then
     if [ -s "$step/status" ]; then
       step_ended

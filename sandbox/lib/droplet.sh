@@ -172,9 +172,13 @@ droplet_wait() {
 }
 
 droplet_probe() {
-  local options
+  local options user
   mapfile -t options < <(droplet_ssh_options "$1")
-  timeout 60 ssh "${options[@]}" -o ConnectTimeout=5 -o BatchMode=yes "$(droplet_user "$1")@127.0.0.1" "$2" >/dev/null 2>&1
+  # A fresh one that has been bootstrapped since lets root in no more.
+  for user in "$(droplet_user "$1")" deploy; do
+    ! timeout 60 ssh "${options[@]}" -o ConnectTimeout=5 -o BatchMode=yes "$user@127.0.0.1" "$2" >/dev/null 2>&1 || return 0
+  done
+  return 1
 }
 
 droplet_command() {
