@@ -190,6 +190,16 @@ class TestRefusals:
         step = own.apply("docker", {"USER": "nobody-here"}, FILES, check=False)
         assert step.status == 1 and "no user nobody-here" in step.output
 
+    def test_a_swarm(self, own):
+        without = {"daemon.json": json.dumps({**WANTED, "live-restore": False})}
+        own.apply("docker", PARAMS, without)
+        own.sh("docker swarm init --advertise-addr 127.0.0.1")
+        try:
+            assert "swarm" in self.refused(own)
+            settled(own, "docker", PARAMS, without)
+        finally:
+            own.sh("docker swarm leave --force")
+
     def test_what_docker_does_not_start_with_is_undone(self, own):
         """dockerd --validate doesn't look at a log driver's options."""
         step = own.apply("docker", PARAMS, {"daemon.json": json.dumps({**WANTED, "log-opts": {"no-such-option": "1"}})}, check=False)

@@ -281,6 +281,12 @@ class TestTime:
     def test_cycle_of_the_zone_and_no_clock_in_a_container(self, host):
         host.sh("ln -sfn /usr/share/zoneinfo/Etc/UTC /etc/localtime; rm -f /etc/timezone")
         settled(host, "time", {"ZONE": "UTC"})  # another name of the same
+        host.sh("rm /etc/localtime; mv /usr/share/zoneinfo /usr/share/zoneinfo.kept")
+        settled(host, "time", {"ZONE": "Etc/UTC"})  # what a machine keeps without a file
+        refused = host.apply("time", {"ZONE": "Europe/Berlin"}, check=False)
+        assert refused.status == 1 and "tzdata" in refused.output
+        assert plan(host, "time", {"ZONE": "Europe/Berlin"}).subjects == ["update time zone"]
+        host.sh("mv /usr/share/zoneinfo.kept /usr/share/zoneinfo; ln -sfn /usr/share/zoneinfo/Etc/UTC /etc/localtime")
         params = {"ZONE": "Europe/Berlin"}
         step = applied(host, "time", params)
         assert step.changes == [{"action": "update", "subject": "time zone", "detail": ["- /usr/share/zoneinfo/Etc/UTC", "+ /usr/share/zoneinfo/Europe/Berlin"]}]

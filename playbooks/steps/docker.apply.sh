@@ -121,7 +121,7 @@ if [ "$state" = active ] && have jq; then
       elif has("live-restore") and .["live-restore"] != $live["live-restore"] then "reload"
       else "none" end')
   case $live/$untold in
-    swarm/*) die 'This Docker is part of a swarm, which live-restore excludes: dockerd would not start. Nothing was changed. Leave the swarm, or take live-restore out of the wanted daemon.json.' ;;
+    swarm/*) die 'This Docker is part of a swarm, which live-restore excludes: dockerd would not start. Nothing was changed. Leave the swarm, or give the step docker live_restore: false.' ;;
     restart/* | */restart) needs=restart ;;
     reload/* | */reload) needs=reload ;;
     *) needs=none ;;
@@ -167,6 +167,7 @@ if [ -n "$missing" ] && ! checking; then
   # After its configuration: its first start finds that. Its words are sure to be package names.
   # shellcheck disable=SC2086
   install_packages $missing
+  have dockerd && have docker && has_compose || die "The packages $missing are installed, and yet dockerd, docker or Compose v2 is missing."
   validate_daemon "$daemon_json" || die "dockerd refuses $daemon_json: $(tail -n 3 validate)."
 fi
 # Its package starts it.

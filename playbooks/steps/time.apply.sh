@@ -14,14 +14,17 @@ ZONE=''
 zones=/usr/share/zoneinfo
 if [ -n "$ZONE" ]; then
   case $ZONE in *[!A-Za-z0-9_+/-]* | /*) die "Not a time zone: $ZONE" ;; esac
-  if [ ! -d "$zones" ]; then
+  if [ "$ZONE" = Etc/UTC ] && [ ! -e /etc/localtime ]; then
+    : # needs no file
+  elif [ ! -d "$zones" ]; then
     checking || die "There are no time zones on this host: the package tzdata isn't installed."
   elif [ ! -f "$zones/$ZONE" ]; then
     die "There is no time zone $ZONE on this host (timedatectl list-timezones names them). Nothing was changed."
   fi
-  # By the file that it comes to in the end: Etc/UTC and UTC are one.
-  found=$(readlink -f /etc/localtime) || found=
-  if [ ! -e /etc/localtime ] || [ "$found" != "$(readlink -f "$zones/$ZONE")" ]; then
+  # By the file that it comes to in the end: Etc/UTC and UTC are one. Without it a machine keeps UTC.
+  found=$zones/Etc/UTC
+  [ ! -e /etc/localtime ] || found=/etc/localtime
+  if [ "$(readlink -m "$found")" != "$(readlink -m "$zones/$ZONE")" ]; then
     old=
     [ ! -L /etc/localtime ] || old=$(readlink /etc/localtime)
     {
