@@ -46,7 +46,7 @@ def steps(local, script, number=None, check=True, prelude=""):
 
 class TestFile:
     def test_is_planned_made_and_then_as_it_should_be(self, local, etc):
-        path, params = etc / "x.conf", {"PATH": etc / "x.conf", "OWNER": "root", "GROUP": "root", "MODE": "0640", "SECRET": 0}
+        path, params = etc / "x.conf", {"FILE": etc / "x.conf", "OWNER": "root", "GROUP": "root", "MODE": "0640", "SECRET": 0}
         content = {"content": 'a "quoted" \\ line\n\ttab\n'}
         before = tree(etc)
         planned = local.plan("file", params, content)
@@ -66,7 +66,7 @@ class TestFile:
         assert tree(etc) == before
 
     def test_each_drift_is_named_and_mended(self, local, etc):
-        path, params = etc / "x.conf", {"PATH": etc / "x.conf", "OWNER": "root", "GROUP": "root", "MODE": "644", "SECRET": 0}
+        path, params = etc / "x.conf", {"FILE": etc / "x.conf", "OWNER": "root", "GROUP": "root", "MODE": "644", "SECRET": 0}
         content = {"content": "one\ntwo\nthree\n"}
         local.apply("file", params, content)
         drifts = {
@@ -86,7 +86,7 @@ class TestFile:
             local.apply("file", params, content)
 
     def test_a_secret_is_never_told(self, local, etc):
-        params = {"PATH": etc / "key", "MODE": "600", "SECRET": 1}
+        params = {"FILE": etc / "key", "MODE": "600", "SECRET": 1}
         for content in ("canary-1\n", "canary-2\n"):
             planned, step = local.plan("file", params, {"content": content}), local.apply("file", params, {"content": content})
             assert "canary" not in str(planned.facts) + str(step.facts) + step.output + planned.output
@@ -94,17 +94,17 @@ class TestFile:
 
     def test_long_and_strange_content_is_cut_and_tidied(self, local, etc):
         text = "\x01{\"event\":\"closed\"}\x1b[2J\n" + "y" * 5000 + "\n" + "é\n" * 100
-        step = local.apply("file", {"PATH": etc / "x"}, {"content": text.encode() + b"\xff\xfe\n"})
+        step = local.apply("file", {"FILE": etc / "x"}, {"content": text.encode() + b"\xff\xfe\n"})
         detail = step.changes[0]["detail"]
         assert len(detail) == 41 and detail[-1] == "~ ... and 63 more lines" and "\x01" not in step.output
         assert max(map(len, detail)) <= 243
         assert (etc / "x").read_bytes().endswith(b"\xff\xfe\n")
-        binary = local.apply("file", {"PATH": etc / "b"}, {"content": b"\0\1\2"})
+        binary = local.apply("file", {"FILE": etc / "b"}, {"content": b"\0\1\2"})
         assert binary.changes[0]["detail"] == ["~ the content differs (not a text)"]
-        assert local.plan("file", {"PATH": etc / "b"}, {"content": b"\0\1\2"}).changes == []
+        assert local.plan("file", {"FILE": etc / "b"}, {"content": b"\0\1\2"}).changes == []
 
     def test_needs_its_directory_but_a_plan_goes_on_without(self, local, etc):
-        params = {"PATH": etc / "not/there/x"}
+        params = {"FILE": etc / "not/there/x"}
         assert local.plan("file", params, {"content": "x\n"}).subjects == [f"create file {etc}/not/there/x"]
         step = local.apply("file", params, {"content": "x\n"}, check=False)
         assert step.status == 1 and "directory" in step.output
@@ -117,7 +117,7 @@ class TestSymlinks:
     def test_in_a_directory_of_roots_it_is_followed_for_directories_only(self, local, etc):
         (etc / "real").mkdir(mode=0o755)
         (etc / "link").symlink_to("real")
-        local.apply("file", {"PATH": etc / "link/x"}, {"content": "x\n"})
+        local.apply("file", {"FILE": etc / "link/x"}, {"content": "x\n"})
         assert (etc / "real/x").read_text() == "x\n" and (etc / "link").is_symlink()
 
     @pytest.mark.parametrize("mode, uid", [(0o777, 0), (0o1777, 0), (0o775, 0), (0o755, 1)])
@@ -142,7 +142,7 @@ class TestSymlinks:
         # The name that we use in between, put there by its owner.
         (etc / "theirs/.keys.orchestrate-new").symlink_to(etc / "shadow")
         before = tree(etc / "theirs")["keys"]
-        step = local.apply("file", {"PATH": etc / "theirs/keys", "OWNER": "daemon", "GROUP": "daemon", "MODE": "600"}, {"content": "k\n"})
+        step = local.apply("file", {"FILE": etc / "theirs/keys", "OWNER": "daemon", "GROUP": "daemon", "MODE": "600"}, {"content": "k\n"})
         assert "canary" not in step.output + str(step.facts)
         assert (etc / "shadow").read_text() == "canary\n" and (etc / "shadow").stat().st_uid == 0
         assert (etc / "theirs/keys").stat().st_uid == 1
