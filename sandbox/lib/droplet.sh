@@ -260,6 +260,8 @@ droplet_power_loss() { droplet_each_locked power_loss "$@"; }
 droplet_power_loss_locked() {
   local mnt=$STATE/droplets/$1/mnt
   droplet_mounted "$1" || fail "the disk of $1 is not mounted"
+  # Its first process may die of the dead disk before we kill it: the engine must not start it again on that disk.
+  docker update --restart no "$(droplet_container "$1")" >/dev/null
   # EXT4_IOC_SHUTDOWN with EXT4_GOING_FLAGS_NOLOGFLUSH: from here on nothing more reaches the disk, not even the journal.
   python3 -c '
 import fcntl, os, struct, sys
@@ -268,6 +270,7 @@ fcntl.ioctl(directory, 0x8004587D, struct.pack("I", 2))
 ' "$mnt"
   droplet_kill "$1"
   droplet_unmount "$1" || fail "the disk of $1 is still in use"
+  docker update --restart on-failure "$(droplet_container "$1")" >/dev/null
   droplet_boot "$1"
 }
 
