@@ -267,7 +267,8 @@ class TestUpgradesAndDeployments:
         host.sh("rm /run/go")
 
     def test_what_an_upgrade_leaves_behind_does_not_hold_the_lock(self, host, step):
-        host.sh(f"{self.UPGRADE} sh -c 'nohup sleep 30 >/dev/null 2>&1 &' && flock -x -n /var/lib/orchestrate/lock true; pkill -x sleep")
+        host.sh(f"{self.UPGRADE} sh -c 'sleep 30 >/dev/null 2>&1 & echo $! >/run/left'")
+        host.sh("kill -0 $(cat /run/left) && flock -x -n /var/lib/orchestrate/lock true && kill $(cat /run/left)")
 
     def test_its_status_is_the_upgrades_own_and_without_deployments_it_just_runs(self, host, step):
         assert host.run(f"{self.UPGRADE} sh -c 'exit 3'", check=False).status == 3
