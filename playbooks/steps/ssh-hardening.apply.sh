@@ -47,7 +47,7 @@ ClientAliveCountMax 3'
 
 # The same as sshd -T prints them: in small letters, and one value by its older name.
 expected_settings() {
-  wanted_settings | awk '{ $1 = tolower($1); sub(/^prohibit-password$/, "without-password", $2); print $1, $2 }'
+  awk '{ $1 = tolower($1); sub(/^prohibit-password$/, "without-password", $2); print $1, $2 }' "$ORCH_STEP/settings"
 }
 
 # Copies of the settings with ours among them; `tried` is the main file as sshd is to read it here, with the folder of the copies.
@@ -63,7 +63,7 @@ copy_settings() {
   fi
   {
     echo '# Written by orchestrate bootstrap. In sshd the first value wins: what stands here is not overruled by files with later names.'
-    wanted_settings
+    cat "$ORCH_STEP/settings"
   } >"$copies/sshd_config.d/$ours"
 }
 
@@ -187,6 +187,7 @@ sshd -t 2>"$ORCH_STEP/complaint" || {
   cat "$ORCH_STEP/complaint" >&2
   die "sshd's settings have a fault (above) which is not of our making: it would not come up again. Mend it first. Nothing was changed."
 }
+wanted_settings >"$ORCH_STEP/settings"
 copy_settings
 try_settings || {
   cat "$ORCH_STEP/complaint" >&2
