@@ -1,5 +1,6 @@
 """boot.sh, which orchestrate@PROJECT.service runs: what it brings up, in which form, and when it leaves everything as it is. Docker is scripted."""
 
+import fcntl
 import json
 import os
 import subprocess
@@ -206,6 +207,18 @@ def test_a_deployment_that_runs_is_waited_for(world):
     out, err = process.communicate(timeout=30)
     assert process.returncode == 0 and b"started bot" in out, out + err
     assert world.calls() == [f"{UP} bot"]
+
+
+def test_a_bootstrap_or_an_upgrade_is_waited_for(world):
+    """Whoever changes the host itself, Docker for one, holds the lock above the projects' own."""
+    world.containers("1 bot exited always", "2 postgres running always", "3 redis running always")
+    with open(world.host.base / "lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        process = world.start()
+        assert b"Waiting" in process.stdout.readline()
+        assert world.calls() == []
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 0 and b"started bot" in out, out + err
 
 
 def test_a_deploy_waits_for_the_start_without_being_told_to(world):

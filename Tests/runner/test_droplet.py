@@ -53,7 +53,7 @@ class Droplet:
         for client in self.clients:
             client.close()
         p = self.project
-        self.run(f"sudo systemctl disable --now orchestrate-recover@{p}; sudo systemctl stop 'orchestrate-{p}-*'; "
+        self.run(f"sudo systemctl disable --now orchestrate-recover@{p} orchestrate@{p}; sudo systemctl stop 'orchestrate-{p}-*'; "
                  f"sudo rm -rf /opt/{p} /var/lib/orchestrate/{p} {self.tools}", check=False)
 
 

@@ -143,7 +143,7 @@ wait_for_engine
 take_lock
 open=$(open_numbers)
 if [ -n "$open" ]; then
-  say "Deployment $(printf '%s' "$open" | tr '\n' ' ') is not closed: what runs, and what doesn't, is left as it is. The next deploy, rollback or \`orchestrate lock --abort\` closes it."
+  say "Deployment $(printf '%s' "$open" | tr '\n' ' ') is not closed: what runs, and what doesn't, is left as it is. The next deploy or rollback closes it, or says what a person must do."
   exit 0
 fi
 current_release
