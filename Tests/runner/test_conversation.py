@@ -588,3 +588,15 @@ def test_a_plan_without_its_script_fails(host, client):
     steps = {path: file for path, file in step("01-nowhere", KIND="nowhere").items() if not path.endswith("apply.sh")}
     tag, text = plan(client, steps)
     assert tag == "failed" and "nowhere" in text
+
+
+def test_what_a_power_loss_brings_back_of_a_plan_is_not_taken_for_ours(host):
+    """Its removal wasn't on the disk, and after a boot processes get the same numbers again."""
+    host.connect().close()
+    stub = 'mkdir -p "$ORCHESTRATE_STATE/app/plan/$$/01-env" "$ORCHESTRATE_STATE/app/attach.$$/01-env"; ' + (HOST / "stub.sh").read_text()
+    process = host.start("-c", stub, "orchestrate", host.bundle_name, host.project, "facts")
+    assert process.stderr.read(2) == b"H\n"
+    assert process.stderr.readline().startswith(b"facts ")
+    assert not (host.state / "plan" / str(process.pid)).exists() and not (host.state / f"attach.{process.pid}").exists()
+    process.stdin.close()
+    process.wait(10)

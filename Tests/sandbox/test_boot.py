@@ -124,7 +124,7 @@ def test_nothing_but_recovery_closes_what_is_open(running):
     running.host(f"sudo systemctl start {APP}")
     assert "is not closed" in journal(running)
     assert running.host(f"docker inspect -f '{{{{.State.Status}}}}' {bot}") == "exited"
-    running.deploy("v1.0.0").expect(0)
+    running.deploy("v1.0.0", "--skip", "migrate").expect(0)  # the schema may be the newer one's by now
     running.assert_answers("v1.0.0")
 
 

@@ -18,6 +18,8 @@ exec 5>&2 2>/dev/null
 follower=
 scratch=$ORCH_STATE/attach.$$
 mkdir -p "$ORCH_STATE/start" "$ORCH_STATE/deployments"
+# What one of our number had here before a power loss is back: its removal wasn't on the disk.
+if [ -e "$scratch" ] || [ -e "$ORCH_STATE/plan/$$" ]; then rm -rf "$scratch" "$ORCH_STATE/plan/$$"; fi
 trap 'stop_following; rm -rf "$scratch" "$scratch".* "$ORCH_STATE/plan/$$"' EXIT
 trap 'exit 0' HUP INT TERM PIPE
 
