@@ -25,7 +25,10 @@ def running(project):
 
 
 def shown(project, unit: str, *properties: str) -> dict[str, str]:
-    text = project.host(f"systemctl show {unit} -p {','.join(properties)}", check=False)
+    deadline = time.monotonic() + 10
+    while not (text := project.host(f"systemctl show {unit} -p {','.join(properties)}", check=False)):
+        assert time.monotonic() < deadline, "systemd doesn't answer"  # as at the very beginning of a boot
+        time.sleep(0.2)
     return dict(line.split("=", 1) for line in text.splitlines())
 
 
