@@ -281,15 +281,15 @@ def test_abort_while_waiting_and_after_the_commit(host, client):
 
 
 def test_lease_before_the_commit(host, client):
-    client.open(lease=1)
-    client.send(deployment(step("03-long", "sleep 2.5", ""), COMMIT))
+    client.open(lease=3)
+    client.send(deployment(step("03-long", "sleep 5", ""), COMMIT))
     assert client.closed()["outcome"] == "undone"
     assert client.await_event("ended", step="03-long")["status"] == 0  # never killed
     assert client.await_event("undoing")["reason"] == "lease"
 
 
 def test_what_only_the_client_can_do_ends_with_the_client(host, client):
-    client.open(lease=1)
+    client.open(lease=3)
     client.send(deployment(step("03-ask", SIDE="client", TIMEOUT=60), COMMIT))
     began = time.monotonic()
     assert client.closed()["outcome"] == "undone"
@@ -298,8 +298,8 @@ def test_what_only_the_client_can_do_ends_with_the_client(host, client):
 
 
 def test_beats_keep_the_lease(host, client):
-    client.open(lease=1)
-    client.send(deployment(step("02-long", "sleep 2.5", "")))
+    client.open(lease=3)
+    client.send(deployment(step("02-long", "sleep 5", "")))
     while not client.events("closed"):
         assert client.ask("beat 1")[1] in ("live", "dead")
         time.sleep(0.2)
@@ -308,15 +308,15 @@ def test_beats_keep_the_lease(host, client):
 
 
 def test_a_beat_of_another_boot_is_void(host, client):
-    client.open(lease=1)
+    client.open(lease=3)
     (host.state / "heartbeat").write_text("00000000-0000-0000-0000-000000000000 99999999.00\n")
     client.send({**step("01-change", "", "", CHANGES=1)}, seal=False)
     assert client.closed()["outcome"] == "undone"
 
 
 def test_lease_after_the_commit(host, client):
-    client.open(lease=1)
-    client.send(deployment(step("04-long", "sleep 2", AFTER=1), step("05-later", "", AFTER=1)), seal=False)
+    client.open(lease=3)
+    client.send(deployment(step("04-long", "sleep 5", AFTER=1), step("05-later", "", AFTER=1)), seal=False)
     client.cut()
     host.await_free_lock()
     eventually(lambda: (host.state / "history.jsonl").exists(), "receipt")
@@ -325,8 +325,8 @@ def test_lease_after_the_commit(host, client):
 
 
 def test_detached_needs_no_lease(host, client):
-    client.open(lease=1)
-    client.send(deployment(step("02-long", "sleep 2.5", "")), seal=False)
+    client.open(lease=3)
+    client.send(deployment(step("02-long", "sleep 5", "")), seal=False)
     assert client.ask("detach 1")[0] == "refused"
     assert client.ask("seal 1") == ("ok", "")
     assert client.ask("detach 1") == ("ok", "")
