@@ -132,12 +132,23 @@ public struct HostReport: Sendable {
 
   private func judge(_ status: inout HostStatus) {
     var seen: [String: (ServiceStatus, fault: String?)] = [:]
-    for line in containers.split(separator: "\n") {
-      guard let value = try? JSONValue(parsing: String(line)), let service = ServiceStatus(container: value) else {
+    let values = containers.split(separator: "\n").compactMap { try? JSONValue(parsing: String($0)) }
+    var lastLines: [String: String] = [:]
+    for value in values {
+      guard let id = value["id"]?.stringValue, let line = value["last_line"]?.stringValue, !line.isEmpty else {
         continue
       }
+      lastLines[id] = line
+    }
+    var relapses: [String] = []
+    for value in values {
+      guard let service = ServiceStatus(container: value) else { continue }
+      let lastLine = value["id"]?.stringValue.flatMap { lastLines[$0] }
       // Of several containers the one that isn't well.
-      if seen[service.service]?.fault == nil { seen[service.service] = (service, Self.fault(of: service, value)) }
+      if seen[service.service]?.fault == nil {
+        seen[service.service] = (service, Self.fault(of: service, value, lastLine: lastLine))
+      }
+      if let relapse = relapse(of: service, lastLine: lastLine) { relapses.append(relapse) }
     }
     guard release != nil else {
       status.state = .absent
@@ -173,6 +184,10 @@ public struct HostReport: Sendable {
       status.since = status.services.compactMap(\.started).max()
     }
     var reasons = faults.map(\.text)
+    if !relapses.isEmpty {
+      reasons += relapses
+      if status.state == .healthy { status.state = .degraded }
+    }
     for probe in probes where !probe.healthy {
       reasons.append("\(probe.service ?? probe.probe): \(probe.message ?? "not healthy")")
       if status.state == .healthy { status.state = .degraded }
@@ -192,14 +207,28 @@ public struct HostReport: Sendable {
     status.reason = reasons.isEmpty ? nil : reasons.joined(separator: "; ")
   }
 
-  private static func fault(of service: ServiceStatus, _ container: JSONValue) -> String? {
+  /// A container that crashes every few seconds or minutes runs most of the time: it was restarted, more than twice, and a moment ago.
+  private func relapse(of service: ServiceStatus, lastLine: String?) -> String? {
+    guard service.state == "running", let restarts = service.restarts, restarts > 2,
+      let now = facts.integer("epoch_ms"), let started = service.started.flatMap({ Timestamp($0) }),
+      now - started.milliseconds < 60_000
+    else { return nil }
+    let ago = max(0, now - started.milliseconds) / 1000
+    return "\(service.service) was restarted \(restarts) times, last \(ago) s ago\(Self.quoted(lastLine))"
+  }
+
+  private static func quoted(_ line: String?) -> String { line.map { ": \($0)" } ?? "" }
+
+  private static func fault(of service: ServiceStatus, _ container: JSONValue, lastLine: String?) -> String? {
     let name = service.service
     if container["state"]?["OOMKilled"]?.boolValue == true, service.state != "running" {
       return "\(name) was killed for lack of memory"
     }
     switch service.state {
     case "running": break
-    case "restarting": return "\(name) restarts again and again (\(service.restarts ?? 0) times)"
+    case "restarting":
+      let code = container["state"]?["ExitCode"]?.intValue.map { ", exit status \($0)" } ?? ""
+      return "\(name) restarts again and again (\(service.restarts ?? 0) times\(code))\(quoted(lastLine))"
     default:
       let code = container["state"]?["ExitCode"]?.intValue.map { ", exit status \($0)" } ?? ""
       return "\(name) is \(service.state)\(code)"

@@ -1,3 +1,4 @@
+import Diagnostics
 import Engine
 import Testing
 
@@ -46,6 +47,31 @@ import Testing
     #expect(report.status.state == .unhealthy && report.status.release == 3)
     #expect(report.status.reason?.contains("release 3") == true)
     #expect(report.status.services.map(\.service) == ["bot"])
+  }
+
+  private func crashed(_ state: String, restarts: Int, started: String) -> [String] {
+    let own = #""Status":"\#(state)","StartedAt":"\#(started)","OOMKilled":false,"ExitCode":1"#
+    return [
+      #"{"service":"bot","id":"b0","state":{\#(own)},"restarts":\#(restarts)}"#,
+      #"{"id":"b0","last_line":"ValueError: no token"}"#, container("postgres"),
+    ]
+  }
+
+  @Test func aCrashLoopIsToldWithItsReason() throws {
+    let waits = try status(crashed("restarting", restarts: 7, started: "2026-11-21T03:00:00Z"))
+    #expect(waits.state == .unhealthy)
+    #expect(waits.reason == "bot restarts again and again (7 times, exit status 1): ValueError: no token")
+  }
+
+  /// Between two crashes it runs, and Docker calls it healthy.
+  @Test(arguments: [
+    (3, "2026-11-21T03:00:00.5Z", true), (2, "2026-11-21T03:00:00Z", false), (9, "2026-11-21T02:58:00Z", false),
+  ])
+  func oneThatWasRestartedAMomentAgo(restarts: Int, started: String, isTold: Bool) throws {
+    let now = try #require(Timestamp("2026-11-21T03:00:20Z")).milliseconds
+    let found = try status(crashed("running", restarts: restarts, started: started), facts: "epoch_ms=\(now)\n")
+    #expect(found.state == (isTold ? .degraded : .healthy))
+    #expect((found.reason == "bot was restarted \(restarts) times, last 19 s ago: ValueError: no token") == isTold)
   }
 
   @Test func nothingAskedIsNotGood() {

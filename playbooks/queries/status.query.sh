@@ -1,5 +1,5 @@
 #!/bin/sh
-# Prints a JSON object per container of the project, a line each: what Docker itself says of it.
+# Prints a JSON object per container of the project, a line each: what Docker itself says of it; and for one that was restarted, what it said last.
 set -eu
 # shellcheck source=playbooks/host/lib.sh
 . "$ORCH_BUNDLE/lib.sh"
@@ -7,4 +7,14 @@ set -eu
 ids=$(docker ps -aq --no-trunc --filter "label=com.docker.compose.project=$ORCH_PROJECT" --filter label=com.docker.compose.oneoff=False)
 [ -n "$ids" ] || exit 0
 # shellcheck disable=SC2086 # container ids: hexadecimal words
-docker inspect --format '{"service":{{json (index .Config.Labels "com.docker.compose.service")}},"id":{{json .Id}},"name":{{json .Name}},"state":{{json .State}},"restarts":{{.RestartCount}},"image":{{json .Config.Image}},"image_id":{{json .Image}}}' $ids
+docker inspect --format '{"service":{{json (index .Config.Labels "com.docker.compose.service")}},"id":{{json .Id}},"name":{{json .Name}},"state":{{json .State}},"restarts":{{.RestartCount}},"image":{{json .Config.Image}},"image_id":{{json .Image}}}' $ids |
+  while IFS= read -r line; do
+    printf '%s\n' "$line"
+    case $line in *'"restarts":0,'*) continue ;; esac
+    id=${line#*'"id":"'}
+    id=${id%%'"'*}
+    last=$(docker logs --tail 20 "$id" 2>&1 | awk 'NF { line = $0 } END { print substr(line, 1, 300) }')
+    printf '{"id":"%s","last_line":' "$id"
+    json_string "$last"
+    printf '}\n'
+  done
