@@ -4,12 +4,18 @@ internal import Inventory
 /// The order of things: prepare, plan, ask, change.
 extension DeploymentRun {
   func perform() async throws {
-    if case .bootstrap = request.kind { return try await bootstrap() }
-    try await open()
     switch request.kind {
-    case .deploy: try await deploy()
-    case .rollback: try await rollBack()
-    case .run, .bootstrap: try await runOnCurrent()
+    case .bootstrap:
+      try await bootstrap()
+    case .deploy:
+      try await open()
+      try await deploy()
+    case .rollback:
+      try await open()
+      try await rollBack()
+    case .run:
+      try await open()
+      try await runOnCurrent()
     }
   }
 

@@ -85,6 +85,23 @@ extension StepDecoder {
         reader.error("address_pool", "`\(pool)` isn't an IPv4 network of 8 to 24 bits", help: "like 10.201.0.0/16")
       }
     }
+    if let url = reader.string("repository", "a URL") {
+      let rest = ["https://", "http://"].first(where: url.hasPrefix).map { url.dropFirst($0.count) } ?? ""
+      if rest.isEmpty || !url.allSatisfy({ $0.isASCII && ($0.isLetter || $0.isNumber || ":/.-_~+%".contains($0)) }) {
+        reader.error(
+          "repository", "`\(url)` isn't the URL of a package repository",
+          help: "like https://download.docker.com/linux/debian")
+      }
+      settings.repository = url.hasSuffix("/") ? String(url.dropLast()) : url
+    }
+    if let key = reader.string("repository_key", "a fingerprint") {
+      let digits = key.uppercased().filter { $0 != " " }
+      if digits.count != 40 || !digits.allSatisfy({ $0.isASCII && $0.isHexDigit }) {
+        reader.error(
+          "repository_key", "`\(key)` isn't the fingerprint of a key", help: "40 hexadecimal digits, as gpg shows them")
+      }
+      settings.repositoryKey = digits
+    }
     return settings
   }
 

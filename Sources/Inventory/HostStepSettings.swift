@@ -63,6 +63,10 @@ public struct DockerSettings: Sendable, Equatable {
   public var liveRestore = true
   /// Where containers' networks get their addresses from; empty: Docker's own choice.
   public var addressPool = ""
+  /// Where Docker's packages come from (a URL); empty: from the distribution, or from Docker where that has no Compose v2.
+  public var repository = ""
+  /// The fingerprint of the key that signs it; empty: Docker's.
+  public var repositoryKey = ""
   public init() {}
 }
 

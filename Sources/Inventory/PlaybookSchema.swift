@@ -66,6 +66,7 @@ public enum PlaybookSchema {
       [
         .init("log_driver", "journald, local or json-file", default: "journald"),
         .init("live_restore", "true or false", default: "true"), .init("address_pool", "network"),
+        .init("repository", "URL"), .init("repository_key", "fingerprint"),
       ]
     case .sysctl: [.init("values", "mapping", required: true)]
     case .swap: [.init("size", "size", required: true)]

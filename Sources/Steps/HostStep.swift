@@ -25,7 +25,10 @@ public struct HostStep: StepKind {
     var payload = StepPayload(
       script: settings.kind.rawValue, timeout: timeout, changes: true, hasUndo: hasUndo,
       parameters: try parameters(context), files: try files(context))
-    if case .file(let file) = settings, file.isSecret { payload.secrets = ["content"] }
+    if case .file(let file) = settings, file.isSecret {
+      // The new one, and what system.sh has kept of the old one.
+      payload.secrets = ["content", "saved/000/content", "saved/restored-000/content"]
+    }
     return payload
   }
 
@@ -58,7 +61,8 @@ public struct HostStep: StepKind {
       let web = context.host?.roles.contains("web") == true ? ["80/tcp", "443/tcp"] : []
       let ports = allow + web.filter { !allow.contains($0) }
       return [("ALLOW", ports.joined(separator: " ")), ("REVERT", wholeSeconds(revert))]
-    case .docker: return [("USER", user)]
+    case .docker(let settings):
+      return [("USER", user), ("REPOSITORY", settings.repository), ("REPOSITORY_KEY", settings.repositoryKey)]
     case .swap(let size): return [("SIZE", String((size + (1 << 20) - 1) >> 20))]
     case .time(let zone): return [("ZONE", zone)]
     case .logRetention(let days, let size): return [("DAYS", String(days)), ("SIZE", "\(size >> 20)M")]

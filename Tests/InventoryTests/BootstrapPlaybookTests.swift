@@ -29,7 +29,7 @@ import Testing
         - log-retention: { days: 30, size: 2GiB }
         - sysctl: { values: { net.core.somaxconn: 1024 } }
         - swap: { size: 512MiB }
-        - docker: { log_driver: local, live_restore: false, address_pool: 10.201.0.0/16 }
+        - docker: { log_driver: local, live_restore: false, address_pool: 10.201.0.0/16, repository: "https://packages.test/docker/", repository_key: "9DC8 5822 9FC7 DD38 854A  E2D8 8D81 803C 0ebf cd88" }
         - updates
         - systemd-unit
         - ssh-hardening: { port: 2222, root_login: true, revert: 30s }
@@ -41,6 +41,8 @@ import Testing
     (ssh.port, ssh.rootLogin, ssh.revert) = (2222, true, .seconds(30))
     var docker = DockerSettings()
     (docker.logDriver, docker.liveRestore, docker.addressPool) = (.local, false, "10.201.0.0/16")
+    docker.repository = "https://packages.test/docker"
+    docker.repositoryKey = "9DC858229FC7DD38854AE2D88D81803C0EBFCD88"
     var file = FileSettings()
     (file.source, file.path, file.owner) = ("files/bot.logrotate", "/etc/logrotate.d/bot", "bot")
     (file.mode, file.isSecret) = ("0640", true)
@@ -66,6 +68,9 @@ import Testing
       "- docker: { address_pool: 10.0.0.0 }",
       "4:29: error: `docker.address_pool`: `10.0.0.0` isn't an IPv4 network of 8 to 24 bits"
     ),
+    ("- docker: { repository: docker.com }", "`docker.com` isn't the URL of a package repository"),
+    ("- docker: { repository: \"https://a b/c\" }", "isn't the URL of a package repository"),
+    ("- docker: { repository_key: 9DC8 }", "`9DC8` isn't the fingerprint of a key"),
     ("- sysctl: { values: { somaxconn: 1 } }", "4:25: error: `somaxconn` isn't the name of a kernel parameter"),
     ("- sysctl", "error: `sysctl.values` is missing"),
     ("- swap: { size: big }", "4:19: error:"),

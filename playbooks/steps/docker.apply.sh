@@ -13,7 +13,7 @@ set -eu
 . "$ORCH_BUNDLE/hostlock.sh"
 # shellcheck source=playbooks/host/docker.sh
 . "$ORCH_BUNDLE/docker.sh"
-USER=
+USER='' REPOSITORY='' REPOSITORY_KEY=''
 # shellcheck source=/dev/null
 . "$ORCH_STEP/params"
 
@@ -21,8 +21,8 @@ checking || [ -z "$USER" ] || id "$USER" >/dev/null 2>&1 || die "There is no use
 
 # ---- packages
 
-# Does apt know Docker's own packages here?
-own_repository() { have apt-cache && apt-cache policy docker-ce 2>/dev/null | grep -q '^  Candidate: [0-9]'; }
+# Does apt get Docker's own packages from somewhere? (What is only installed doesn't count.)
+own_repository() { have apt-cache && [ -n "$(apt-cache madison docker-compose-plugin 2>/dev/null)" ]; }
 
 has_compose() {
   for _directory in /usr/local/lib/docker /usr/local/libexec/docker /usr/lib/docker /usr/libexec/docker; do
@@ -31,33 +31,43 @@ has_compose() {
   return 1
 }
 
-# Sets missing to the packages that this host still needs.
+# SYSTEM: Debian 11 and 12 have no Compose v2 of their own. A repository that an earlier run wrote, or that somebody removed, is wanted too.
+wants_repository() {
+  case $1 in 'debian 11' | 'debian 12') ;; *) return 1 ;; esac
+  [ ! -e "$repository_list" ] && own_repository && return 1
+  ! has_compose || [ -e "$repository_list" ] ||
+    dpkg-query -W -f '${db:Status-Status}' docker-compose-plugin 2>/dev/null | grep -qx installed
+}
+
+# Sets missing to the packages that this host still needs, and repository to where they come from, if not from the distribution.
 find_missing() {
-  missing=
+  missing='' repository=$REPOSITORY
   # shellcheck source=/dev/null
   system=$(. /etc/os-release && echo "$ID ${VERSION_ID-}")
+  if [ -z "$repository" ] && wants_repository "$system"; then repository=https://download.docker.com/linux/${system% *}; fi
   have jq || missing=jq
-  have dockerd && have docker && has_compose && return 0
-  if own_repository; then
-    have dockerd && have docker || missing="$missing docker-ce docker-ce-cli containerd.io"
-    has_compose || missing="$missing docker-compose-plugin"
-  else
-    have dockerd && have docker || {
+  [ -z "$repository" ] || have gpg || missing="$missing gpg"
+  [ -z "$repository" ] || have curl || missing="$missing curl"
+  if ! have dockerd || ! have docker || ! has_compose; then find_missing_docker; fi
+  missing=${missing# }
+}
+
+find_missing_docker() {
+  if ! have dockerd || ! have docker; then
+    # Without the parser a kernel with AppArmor starts no container.
+    if [ -d /sys/kernel/security/apparmor ] && ! have apparmor_parser; then missing="$missing apparmor"; fi
+    if [ -n "$repository" ] || own_repository; then
+      missing="$missing docker-ce docker-ce-cli containerd.io"
+    else
       missing="$missing docker.io iptables"
       case $system in 'debian 11' | 'debian 12' | ubuntu*) ;; *) missing="$missing docker-cli" ;; esac
-      # Without the parser a kernel with AppArmor starts no container.
-      if [ -d /sys/kernel/security/apparmor ] && ! have apparmor_parser; then missing="$missing apparmor"; fi
-    }
-    has_compose || case $system in
-      'debian 11' | 'debian 12')
-        die "Docker Compose v2 isn't among the packages of $system: its docker-compose is version 1. Add Docker's own repository \
-(https://docs.docker.com/engine/install/debian/) and run this again, or use Debian 13. Nothing was changed."
-        ;;
-      ubuntu*) missing="$missing docker-compose-v2" ;;
-      *) missing="$missing docker-compose" ;;
-    esac
+    fi
   fi
-  missing=${missing# }
+  has_compose || if [ -n "$repository" ] || own_repository; then
+    missing="$missing docker-compose-plugin"
+  else
+    case $system in ubuntu*) missing="$missing docker-compose-v2" ;; *) missing="$missing docker-compose" ;; esac
+  fi
 }
 
 # PACKAGE…
@@ -66,16 +76,31 @@ install_packages() {
   apt --yes --no-install-recommends install "$@" || die "$* could not be installed (above)."
 }
 
+# The tools that the rest needs, of those that are missing, before Docker comes.
+install_tools() {
+  tools='' rest=''
+  for package in $missing; do
+    case $package in jq | gpg | curl) tools="$tools $package" ;; *) rest="$rest $package" ;; esac
+  done
+  [ -n "$tools" ] || return 0
+  # shellcheck disable=SC2086 # names of packages
+  install_packages $tools
+  missing=${rest# }
+}
+
 find_missing
 for package in $missing; do change create "package $package"; done
+if [ -n "$repository" ]; then
+  checking || install_tools
+  # Docker's key (its documentation, "Install using the apt repository"), unless the playbook names another.
+  ensure_repository "$repository" "${REPOSITORY_KEY:-9DC858229FC7DD38854AE2D88D81803C0EBFCD88}"
+fi
 
 # ---- what daemon.json becomes
 
 if ! checking && ! have jq && { have dockerd || [ -s "$daemon_json" ]; }; then
   # Before Docker comes, and starts with what lies there.
-  install_packages jq
-  missing=${missing#jq}
-  missing=${missing# }
+  install_tools
 fi
 old=$ORCH_STEP/daemon.old
 if [ -s "$daemon_json" ]; then cat "$daemon_json" >"$old"; else : >"$old"; fi

@@ -121,7 +121,7 @@ droplet_create() {
   local name=$1 kind=$2 memory=$3 disk=$4 home=$STATE/droplets/$1 image=orchestrate-sandbox/droplet:latest
   droplet_discard "$name" # what a half-made one left
   with_lock machine droplet_reserve "$name"
-  [ "$kind" != fresh ] || image=orchestrate-sandbox/droplet-fresh:latest
+  [ "$kind" != fresh ] || image=orchestrate-sandbox/droplet-fresh:${5/#13/latest}
   truncate -s "$disk" "$home/disk.img"
   quietly mkfs.ext4 mkfs.ext4 -F -q -m 0 -E lazy_itable_init=1,lazy_journal_init=1 "$home/disk.img"
   droplet_mount "$name"
@@ -136,7 +136,7 @@ droplet_create() {
     -e SYSTEMD_PROC_CMDLINE='SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1 systemd.unified_cgroup_hierarchy=0' \
     -t "$image" >/dev/null
   with_lock known-hosts droplet_known_hosts "$name"
-  printf 'kind=%s\nmemory=%s\ndisk=%s\n' "$kind" "$memory" "$disk" | write_file "$home/config" 644
+  printf 'kind=%s\nmemory=%s\ndisk=%s\ndebian=%s\n' "$kind" "$memory" "$disk" "$5" | write_file "$home/config" 644
 }
 
 # droplet_discard NAME: container, mount and files, whatever of them there is.
@@ -182,12 +182,17 @@ droplet_probe() {
 }
 
 droplet_command() {
-  local name='' kind=docker memory=2g disk=12G project='' user='' began
+  local name='' kind=docker memory=2g disk=12G debian=13 project='' user='' began
   while [ $# -gt 0 ]; do
     case $1 in
       --fresh) kind=fresh ;;
       --memory) memory=${2:?--memory needs a size}; shift ;;
       --disk) disk=${2:?--disk needs a size}; shift ;;
+      --debian)
+        debian=${2:?--debian needs 12 or 13}
+        case $debian in 12 | 13) ;; *) usage_error "droplet: --debian is 12 or 13" ;; esac
+        shift
+        ;;
       --prepare) project=${2:?--prepare needs a project}; user=${3:?--prepare needs a user}; shift 2 ;;
       -*) usage_error "droplet: no option \"$1\"" ;;
       *) [ -z "$name" ] || usage_error "droplet: one name"; name=$1 ;;
@@ -195,13 +200,15 @@ droplet_command() {
     shift
   done
   [ -n "$name" ] || usage_error "droplet: needs a name"
+  [ "$debian" = 13 ] || [ "$kind" = fresh ] || usage_error "droplet: --debian goes with --fresh"
   droplet_check_name "$name"
   began=$(date +%s%N)
   if engine_find && droplet_exists "$name" && droplet_running "$name"; then
     with_lock "droplet-$name" true # another call may be booting it
   else
     sandbox_up --core
-    with_lock "droplet-$name" droplet_ensure "$name" "$kind" "$memory" "$disk"
+    [ "$debian" = 13 ] || with_lock images images_debian12
+    with_lock "droplet-$name" droplet_ensure "$name" "$kind" "$memory" "$disk" "$debian"
     say "droplet $name is up after $((($(date +%s%N) - began) / 1000000)) ms"
   fi
   if [ "$kind" = fresh ] && [ "$(droplet_user "$name")" != root ]; then

@@ -21,21 +21,22 @@ debian_mirror() {
   printf '%s\n' "${uri:-http://deb.debian.org/debian}"
 }
 
-# images_base: Debian trixie from the machine's own mirror, kept as a tar beside the engine's data.
+# images_base [SUITE]: Debian from the machine's own mirror, kept as a tar beside the engine's data.
 images_base() {
-  local tag=orchestrate-sandbox/debian:trixie tar=$STATE/cache/debian-trixie.tar tree mirror
+  local suite=${1:-trixie}
+  local tag=orchestrate-sandbox/debian:$suite tar=$STATE/cache/debian-$suite.tar tree mirror
   image_exists "$tag" && return 0
   if [ ! -s "$tar" ]; then
     mkdir -p "$STATE/cache"
-    tree=$STATE/cache/debian-trixie.tree
+    tree=$STATE/cache/debian-$suite.tree
     mirror=$(debian_mirror)
     rm -rf "$tree"
-    say "debootstrap trixie from $mirror"
-    quietly debootstrap debootstrap --variant=minbase --include=ca-certificates trixie "$tree" "$mirror"
+    say "debootstrap $suite from $mirror"
+    quietly debootstrap debootstrap --variant=minbase --include=ca-certificates "$suite" "$tree" "$mirror"
     {
-      printf 'deb %s trixie main\n' "$mirror"
-      printf 'deb %s trixie-updates main\n' "$mirror"
-      printf 'deb %s-security trixie-security main\n' "$mirror"
+      printf 'deb %s %s main\n' "$mirror" "$suite"
+      printf 'deb %s %s-updates main\n' "$mirror" "$suite"
+      printf 'deb %s-security %s-security main\n' "$mirror" "$suite"
     } >"$tree/etc/apt/sources.list"
     printf 'APT::Install-Recommends "false";\nAcquire::Languages "none";\n' >"$tree/etc/apt/apt.conf.d/90sandbox"
     # Images are made again, not repaired: no fsync per file, no manuals (the droplet's image drops this file).
@@ -75,6 +76,19 @@ images_core() {
   image_from orchestrate-sandbox/droplet-fresh:latest "$droplet/fresh"
   image_from orchestrate-sandbox/droplet:latest "$droplet/docker" "$droplet/fresh"
   image_from orchestrate-sandbox/services:latest "$ROOT/sandbox/services" "$ROOT/sandbox/delay-proxy"
+}
+
+# What few tests want is made when somebody asks for it: a fresh Debian 12, and Docker's packages for it.
+images_debian12() {
+  local tag=orchestrate-sandbox/droplet-fresh:12 context=$ROOT/sandbox/droplet/fresh
+  images_base bookworm
+  image_current "$tag" "$context" \
+    || build "$tag" "$context" --label "$LABEL.source=$(tree_hash "$context")" --build-arg SUITE=bookworm
+}
+
+images_packages() {
+  local tag=orchestrate-sandbox/packages:latest context=$ROOT/sandbox/packages
+  image_current "$tag" "$context" || build "$tag" "$context" --label "$LABEL.source=$(tree_hash "$context")"
 }
 
 # push LOCAL TAG...: LOCAL to the registry, under each TAG (library/postgres:17). 127.0.0.0/8 needs no certificate for the

@@ -35,7 +35,7 @@ upstream_dns() { sed -n 's/^nameserver  *\([0-9.]*\)$/\1/p' /etc/resolv.conf | g
 
 dns_up() {
   local upstream arguments=(--no-daemon --no-resolv --no-hosts "--address=/registry.test/$REGISTRY_ADDRESS"
-    "--address=/telegram.test/$TELEGRAM_ADDRESS")
+    "--address=/telegram.test/$TELEGRAM_ADDRESS" "--address=/packages.test/$PACKAGES_ADDRESS")
   upstream=$(upstream_dns)
   [ -z "$upstream" ] || arguments+=("--server=$upstream")
   service_up dns orchestrate-sandbox/services:latest --ip "$DNS_ADDRESS" --cap-add NET_ADMIN -- \
@@ -125,6 +125,18 @@ telegram_up() {
   image_from orchestrate-sandbox/telegram:latest "$context"
   service_up telegram orchestrate-sandbox/telegram:latest --ip "$TELEGRAM_ADDRESS" \
     -p "127.0.0.1:$(recorded_port telegram 8081):8081" -p "127.0.0.1:$(recorded_port telegram-control 8082):8082"
+}
+
+packages_up() {
+  images_packages
+  service_up packages orchestrate-sandbox/packages:latest --ip "$PACKAGES_ADDRESS"
+}
+
+# What a playbook needs to install from it.
+packages_command() {
+  engine_need
+  with_lock images packages_up
+  printf 'PACKAGES=http://packages.test\nPACKAGES_KEY=%s\n' "$(docker exec orchestrate-packages cat fingerprint)"
 }
 
 sandbox_up() {
