@@ -2,6 +2,7 @@
 other, in this order. The bot depends on the database here: with whom a service was brought up is then part of its config hash."""
 
 import json
+import re
 import time
 
 import pytest
@@ -12,6 +13,7 @@ from test_crashes import LEASE, settled, wait_for_step
 APP, RECOVERY = "orchestrate@market-bot.service", "orchestrate-recover@market-bot.service"
 SERVICES = ("bot", "postgres", "redis")
 WITHIN = 60
+pytestmark = pytest.mark.machine
 
 
 @pytest.fixture(scope="module")
@@ -215,6 +217,18 @@ def test_a_main_process_is_killed(running, service):
     eventually(lambda: running.status()["state"] == "healthy", "healthy", 30 - (time.monotonic() - began))
     running.assert_answers("v1.0.0", 30 - (time.monotonic() - began))
     assert running.container(service) == container
+
+
+def test_a_crash_loop_is_told_with_its_reason(running):
+    """Between its crashes the bot runs, and looks well."""
+    for _ in range(4):
+        identity = running.identity("bot")
+        running.host(f"kill -KILL $(docker inspect -f '{{{{.State.Pid}}}}' {running.container('bot')})", user="root")
+        eventually(lambda: running.identity("bot") != identity and running.identity("bot"), "Docker starts it again", 30)
+        eventually(lambda: running.host(f"docker inspect -f '{{{{.State.Running}}}}' {running.container('bot')}") == "true", "it runs", 30)
+    seen = running.status()
+    assert seen["state"] != "healthy" and re.search(r"bot was restarted \d+ times, last \d+ s ago: .", seen["reason"]), seen
+    eventually(lambda: running.status()["state"] == "healthy", "a minute of peace", 90)
 
 
 def test_dockerd_is_killed_in_mid_deployment(running):

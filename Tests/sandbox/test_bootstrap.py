@@ -2,29 +2,20 @@
 
 import json
 import signal
-import subprocess
 import time
 
 import pytest
 
-from conftest import ROOT, make_project, sandbox
+from conftest import fresh_machine, outside_network, open_ports, sandbox
 
-DROPLET = "t-bootstrap"
 ROUND_TRIPS = 6
 RISKY = ["user", "ssh-hardening", "firewall"]
 
 
-@pytest.fixture(scope="module")
-def machine(tmp_path_factory):
+@pytest.fixture(scope="module", params=["13", pytest.param("12", marks=pytest.mark.machine)], ids="debian-{}".format)
+def machine(request, tmp_path_factory):
     """A machine with root's key and nothing else, and a project for it."""
-    sandbox("rm", DROPLET, check=False)
-    sandbox("droplet", DROPLET, "--fresh")
-    project = make_project(tmp_path_factory.mktemp("project"), DROPLET)
-    # Global kernel parameters of a sandbox droplet are those of the machine that it runs on: only the network's are its own.
-    text = (ROOT / "playbooks/builtin/bootstrap.yml").read_text().replace('vm.overcommit_memory: "1", ', "")
-    (project.folder / "playbooks/bootstrap.yml").write_text(text)
-    yield project
-    sandbox("rm", DROPLET, check=False)
+    yield from fresh_machine(f"t-bootstrap-{request.param}", tmp_path_factory.mktemp("project"), debian=request.param)
 
 
 def bootstrap(machine, *arguments, **more):
@@ -70,7 +61,7 @@ def test_a_second_time_changes_nothing(machine):
 
 def test_the_doors_are_shut(machine):
     """Root and passwords don't get in; the deploying user does, and becomes root."""
-    assert sandbox("ssh", f"root@{DROPLET}", "true", check=False).returncode != 0
+    assert sandbox("ssh", f"root@{machine.droplet}", "true", check=False).returncode != 0
     effective = machine.host("sudo -n sshd -T").splitlines()
     assert {"passwordauthentication no", "permitrootlogin no"} <= set(effective), effective
     assert machine.host("sudo -n ufw status verbose").startswith("Status: active")
@@ -138,25 +129,43 @@ def test_a_port_that_nobody_reaches_is_given_up(machine):
     machine.assert_answers("v1.0.0")
 
 
+def test_a_secret_file_leaves_no_copy(machine):
+    """Neither the new content nor the old one stays in the deployments' folders, nor is it shown."""
+    playbook, source = machine.folder / "playbooks/bootstrap.yml", machine.folder / "token"
+    good = playbook.read_text()
+    playbook.write_text(good + '  - file: { source: token, path: /etc/token, mode: "0600", secret: true }\n')
+    try:
+        for text in ("canary-first\n", "canary-second\n"):
+            source.write_text(text)
+            for result in (bootstrap(machine, "--plan").expect(2), bootstrap(machine, "--yes").expect(0)):
+                assert "canary" not in result.text
+            assert machine.host("sudo -n cat /etc/token") == text.strip()
+        assert machine.host("sudo -n grep -rl canary- /var/lib/orchestrate-host || true") == ""
+    finally:
+        playbook.write_text(good)
+
+
 def test_published_ports_obey_the_firewall(machine):
-    """A container on 0.0.0.0:8080 is reached from inside, and from nowhere else; also after Docker's restart and a reboot."""
+    """A container on 0.0.0.0:8080 and [::]:8080 is reached from the host itself, and from nowhere else; also after Docker's restart and a reboot."""
     image = machine.host("docker inspect -f '{{.Image}}' $(docker ps -q --filter label=com.docker.compose.service=bot)")
-    machine.host(f"docker run -d --name open --restart unless-stopped -p 8080:8080 --entrypoint python3 {image} -m http.server 8080")
-    address = machine.host("hostname -I").split()[0]
 
-    def assert_shut():
-        deadline = time.monotonic() + 30
-        while machine.host("curl -s -o /dev/null -m 3 -w '%{http_code}' http://127.0.0.1:8080/ || true") != "200":
-            assert time.monotonic() < deadline
-            time.sleep(0.5)
-        probe = subprocess.run(["curl", "-s", "-o", "/dev/null", "-m", "3", f"http://{address}:8080/"], capture_output=True)
-        assert probe.returncode in (7, 28), f"8080 answers from outside: curl {probe.returncode}"
+    def assert_shut(six):
+        four = machine.host("hostname -I").split()[0]
+        for address in (four, f"[{six}]"):
+            deadline = time.monotonic() + 30
+            while machine.host(f"curl -g -s -o /dev/null -m 3 -w '%{{http_code}}' http://{address}:8080/ || true") != "200":
+                assert time.monotonic() < deadline, f"it isn't published on {address}"
+                time.sleep(0.5)
+        for address in (four, six):
+            assert open_ports(address) == {22}, address
 
-    assert_shut()
-    machine.host("sudo -n systemctl restart docker")
-    assert_shut()
-    sandbox("reboot", DROPLET)
-    assert_shut()
+    with outside_network(machine.droplet) as six:
+        machine.host(f"docker run -d --name open --restart unless-stopped -p 8080:8080 --entrypoint python3 {image} -m http.server 8080")
+        assert_shut(six)
+        machine.host("sudo -n systemctl restart docker")
+        assert_shut(six)
+        sandbox("reboot", machine.droplet)
+        assert_shut(six)
     machine.host("docker rm -f open")
     machine.assert_answers("v1.0.0", timeout=90)
     bootstrap(machine, "--plan").expect(0)
