@@ -27,13 +27,18 @@ struct EnvCommand: AsyncParsableCommand {
   func run() async throws {
     let command = try ReadingCommand(global, environment: environment)
     let paths = command.paths
-    let questions = ["get \(paths.current)/release.json"] + HostSecrets.questions(paths)
+    var questions = ["get \(paths.current)/release.json"] + HostSecrets.questions(paths)
+    // Facts take Docker's time; without such values nobody needs them.
+    let plansMemory = command.session.loader.template(of: command.inventory)?.plansMemory == true
+    if plansMemory { questions.append("facts") }
     let vault = try command.session.vaultValues(command.inventory, root: command.loaded.project.root)
-    let (release, env, generated) = try await command.converse(asking: questions) { attachment in
-      async let release = attachment.request(questions[0])
-      async let env = attachment.request(questions[1])
-      async let generated = attachment.request(questions[2])
-      return (try await release.found, try await env.found, try await generated.found)
+    let asked = questions
+    let (release, env, generated, facts) = try await command.converse(asking: asked) { attachment in
+      async let release = attachment.request(asked[0])
+      async let env = attachment.request(asked[1])
+      async let generated = attachment.request(asked[2])
+      async let facts = plansMemory ? attachment.request(asked[3]).text : ""
+      return (try await release.found, try await env.found, try await generated.found, try await facts)
     }
     let current = try release.map { try Release(json: $0, host: command.host.name) }
     let loaded = try command.session.load(
@@ -42,7 +47,7 @@ struct EnvCommand: AsyncParsableCommand {
       connector: command.connector, session: command.session, loaded: loaded, flags: try parseAssignments(assignments),
       version: current?.version ?? "", vault: vault)
     let resolved = try client.resolveEnv(
-      host: env, generated: generated, current: current, hasVolumes: false)
+      host: env, generated: generated, current: current, hasVolumes: false, machine: HostFacts(parsing: facts).machine)
     var document = EnvDocument(
       environment: command.inventory.environment, app: command.inventory.app, host: command.host.name)
     var before = current?.env ?? [:]

@@ -18,7 +18,9 @@ struct LiveDeploymentClient: DeploymentClient {
 
   func attach(asking: [String]) async throws -> Attachment { try await connector.attach(asking: asking) }
 
-  func resolveEnv(host: String?, generated: String?, current: Release?, hasVolumes: Bool) throws -> ResolvedEnv? {
+  func resolveEnv(
+    host: String?, generated: String?, current: Release?, hasVolumes: Bool, machine: MachineSize?
+  ) throws -> ResolvedEnv? {
     guard let template = loaded.template else { return nil }
     let inventory = loaded.inventory
     var request = EnvRequest(
@@ -31,6 +33,11 @@ struct LiveDeploymentClient: DeploymentClient {
     ]
     request.defaultedOnHost = Set(current?.envDefaults ?? [])
     request.databaseVolumeExists = current != nil || hasVolumes
+    request.memory = machine.map { machine in
+      Result { () throws(MemoryShortage) in
+        try MemoryPlan(machine, services: inventory.services, weights: inventory.memoryWeights)
+      }
+    }
     let resolution = try template.resolve(request)
     var made: [String: Secret] = [:]
     for value in resolution.values where resolution.generated.contains(value.name) {

@@ -170,6 +170,18 @@ public struct MappingReader {
     return nil
   }
 
+  /// `80%`: whole numbers with their sign.
+  public func percentage(_ key: String, in range: ClosedRange<Int>) -> Int? {
+    let what = "a percentage from \(range.lowerBound)% to \(range.upperBound)%"
+    guard let scalar = scalar(key, what) else { return nil }
+    let digits = scalar.text.prefix { ("0"..."9").contains($0) }
+    guard scalar.text == "\(digits)%", let value = Int(digits), range.contains(value) else {
+      expected(what, key, help: scalar.text == digits && !digits.isEmpty ? "write \(digits)%" : nil)
+      return nil
+    }
+    return value
+  }
+
   public func enumeration<Value: RawRepresentable & CaseIterable>(_ key: String, _ type: Value.Type = Value.self)
     -> Value?
   where Value.RawValue == String {

@@ -12,7 +12,10 @@ public protocol DeploymentClient: Sendable {
   /// - Parameters:
   ///   - host: text of the running release's env file.
   ///   - generated: text of the values that the host keeps for good (generated.env).
-  func resolveEnv(host: String?, generated: String?, current: Release?, hasVolumes: Bool) throws -> ResolvedEnv?
+  ///   - machine: what values that follow its memory are planned for; nil: not known.
+  func resolveEnv(
+    host: String?, generated: String?, current: Release?, hasVolumes: Bool, machine: MachineSize?
+  ) throws -> ResolvedEnv?
   /// What no view may show of these env files, whoever set the values; everything in `generated` is secret.
   func secrets(envFiles: [String], generated: String?) -> [Secret]
   /// The password for the image registry; nil: the inventory names none. Throws `ConfigurationError` where it has no value.

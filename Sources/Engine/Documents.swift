@@ -224,7 +224,7 @@ public struct EnvDocument: Sendable, Equatable, Codable {
     public enum Difference: String, Sendable, Codable { case same, added, changed, removed }
     public var name: String
     public var secret: Bool
-    /// `fixed`, `default`, `flags`, `environment`, `vault`, `host`, `generated`.
+    /// `fixed`, `default`, `composed`, `memory`, `flags`, `environment`, `vault`, `host`, `generated`.
     public var origin: String?
     /// Never of a secret.
     public var value: String?

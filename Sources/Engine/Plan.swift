@@ -6,6 +6,8 @@ public struct Plan: Sendable, Equatable, Codable {
   public var from: String?
   public var to: String
   public var steps: [StepPlan]
+  /// Nil: not known (the host hasn't told its memory, or the configuration isn't known).
+  public var memory: MemoryCommitment?
   /// Faults that forbid the deployment, found while planning (preflight): all of them.
   public var problems: [String] = []
   public var warnings: [String] = []

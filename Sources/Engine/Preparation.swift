@@ -117,7 +117,8 @@ struct Preparation: Sendable {
 
   mutating func resolveEnv(_ client: any DeploymentClient) throws {
     let resolved = try client.resolveEnv(
-      host: hostEnv, generated: generatedEnv, current: context.current, hasVolumes: !context.facts["volumes"].isEmpty)
+      host: hostEnv, generated: generatedEnv, current: context.current, hasVolumes: !context.facts["volumes"].isEmpty,
+      machine: context.facts.machine)
     context.env = resolved?.values
     context.registryPassword = try client.registryPassword()
     context.generated = resolved?.generated ?? [:]
@@ -243,6 +244,7 @@ struct Preparation: Sendable {
         StepPlan(step: spec.name, kind: spec.kind.rawValue, changes: try catalog.kind(spec).plan(context)))
     }
     (plan.problems, plan.warnings) = catalog.inspect(context)
+    plan.memory = catalog.memory(context)
     return plan
   }
 }

@@ -15,6 +15,8 @@ public struct StepCatalog: Sendable {
   public var inspect: @Sendable (StepContext) -> (problems: [String], warnings: [String])
   /// Services that steps or `--include` name and that neither the compose file nor, where there is none, the running release holds: a sentence each.
   public var unknownServices: @Sendable ([StepSpec], StepContext) -> [String]
+  /// What the containers' limits add up to; nil: not known.
+  public var memory: @Sendable (StepContext) -> MemoryCommitment?
   /// Names of env values that Compose read differently from what was written.
   public var misread: @Sendable (StepContext, ComposeConfig) -> [String]
 
@@ -24,6 +26,7 @@ public struct StepCatalog: Sendable {
     schemaProbe: @escaping @Sendable (StepSpec) -> (any StepKind)? = { _ in nil },
     inspect: @escaping @Sendable (StepContext) -> (problems: [String], warnings: [String]),
     unknownServices: @escaping @Sendable ([StepSpec], StepContext) -> [String] = { _, _ in [] },
+    memory: @escaping @Sendable (StepContext) -> MemoryCommitment? = { _ in nil },
     misread: @escaping @Sendable (StepContext, ComposeConfig) -> [String]
   ) {
     self.kind = kind
@@ -33,6 +36,7 @@ public struct StepCatalog: Sendable {
     self.schemaProbe = schemaProbe
     self.inspect = inspect
     self.unknownServices = unknownServices
+    self.memory = memory
     self.misread = misread
   }
 }

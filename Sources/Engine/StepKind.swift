@@ -159,6 +159,15 @@ public struct HostFacts: Sendable, Equatable {
   public func integer(_ key: String) -> Int64? { Int64(self[key]) }
   public var currentRelease: Int? { Int(self["current"]) }
   public var hasSudo: Bool { self["sudo"] == "1" }
+
+  /// Nil: the host hasn't told.
+  public var machine: MachineSize? {
+    guard let total = integer("memory_total") else { return nil }
+    let cpus = Int(self["cpus"]) ?? 1
+    // In thousandths: one and a half may keep two busy.
+    let allowed = Int(self["cpu_limit"]).map { ($0 + 999) / 1000 } ?? cpus
+    return MachineSize(memory: min(total, integer("memory_limit") ?? total), cpus: min(cpus, allowed))
+  }
 }
 
 extension HostFacts {

@@ -13,6 +13,8 @@ indirect enum EnvPart: Sendable, Equatable {
   case literal(String)
   case reference(String, Fallback, SourceLocation)
   case generate(Int, SourceLocation)
+  /// `${memory:NAME}`
+  case memory(String, SourceLocation)
 
   /// All references, those in defaults included.
   static func references(in parts: [EnvPart]) -> [(name: String, location: SourceLocation)] {
@@ -20,6 +22,17 @@ indirect enum EnvPart: Sendable, Equatable {
       guard case .reference(let name, let fallback, let location) = part else { return [] }
       guard case .value(let inner, _) = fallback else { return [(name, location)] }
       return [(name, location)] + references(in: inner)
+    }
+  }
+
+  /// All names behind `${memory:`, those in defaults included.
+  static func memoryNames(in parts: [EnvPart]) -> [(name: String, location: SourceLocation)] {
+    parts.flatMap { part -> [(name: String, location: SourceLocation)] in
+      switch part {
+      case .memory(let name, let location): [(name, location)]
+      case .reference(_, .value(let inner, _), _): memoryNames(in: inner)
+      default: []
+      }
     }
   }
 
@@ -74,7 +87,7 @@ struct DotenvParser {
   /// Comments that stand above no name.
   private(set) var detached: [DotenvComment] = []
 
-  /// - Parameter knowsGenerate: `${generate:32}` is no reference to a name.
+  /// - Parameter knowsGenerate: `${generate:32}` and `${memory:app}` are no references to names.
   init(_ source: SourceText, knowsGenerate: Bool, diagnostics: DiagnosticCollector) {
     scalars = Array(source.text.unicodeScalars)
     file = source.file
@@ -314,6 +327,10 @@ struct DotenvParser {
   private mutating func braced(at location: SourceLocation) -> EnvPart? {
     let name = text(while: Self.continuesName)
     if name == "generate", knowsGenerate { return generate(at: location) }
+    // `${memory:-…}` and `${memory:?…}` are a variable's.
+    if name == "memory", knowsGenerate, current == ":", let next = peek(), Self.continuesName(next) {
+      return memory(at: location)
+    }
     guard let first = name.unicodeScalars.first, Self.beginsName(first) else {
       diagnostics.error(at: location, "`${` has to be followed by a name", help: "a dollar itself is written $$")
       return nil
@@ -371,6 +388,24 @@ struct DotenvParser {
       return nil
     }
     return .generate(length, location)
+  }
+
+  /// Which names there are depends on the inventory (`EnvTemplate.checkMemory`).
+  private mutating func memory(at location: SourceLocation) -> EnvPart? {
+    advance()
+    let name = text { Self.continuesName($0) || $0 == "-" || $0 == "." }
+    guard current == "}" else {
+      if current == nil || current == "\n" {
+        unclosed(location)
+      } else {
+        diagnostics.error(
+          at: here, "after `${memory:\(name)` only `}` may stand",
+          help: "for a value of one's own above the planned one: \(entryName)=${\(entryName):-${memory:\(name)}}")
+      }
+      return nil
+    }
+    advance()
+    return .memory(name, location)
   }
 
   /// The default, up to its `}`.

@@ -13,6 +13,8 @@ public struct EnvRequest: Sendable {
   public var defaultedOnHost: Set<String>
   /// The database's volume is there: it remembers its password, so that none may be made anew.
   public var databaseVolumeExists: Bool
+  /// What `${memory:NAME}` stands for on this host, or why it can't be; nil: the host hasn't told its memory.
+  public var memory: Result<MemoryPlan, MemoryShortage>?
   /// For the messages.
   public var environment: String
   /// Makes a value of that many characters from [A-Za-z0-9], from a cryptographic source.
@@ -41,6 +43,8 @@ public enum EnvOrigin: Sendable, Equatable, CustomStringConvertible {
   case fallback
   /// Put together from other names.
   case composed
+  /// From the plan of the machine's memory.
+  case memory
   case source(EnvSource)
 
   public var description: String {
@@ -48,6 +52,7 @@ public enum EnvOrigin: Sendable, Equatable, CustomStringConvertible {
     case .fixed: "fixed"
     case .fallback: "default"
     case .composed: "composed"
+    case .memory: "memory"
     case .source(let source): source.rawValue
     }
   }

@@ -10,6 +10,8 @@ struct EnvResolver {
   /// Nil: it has a fault, which was reported.
   private var done: [String: ResolvedValue?] = [:]
   private var made: Set<String> = []
+  /// One machine is too small once, however many names want to be planned.
+  private var hasToldShortage = false
 
   init(template: EnvTemplate, request: EnvRequest) {
     self.template = template
@@ -118,9 +120,28 @@ struct EnvResolver {
     case .literal(let text): return Piece(text: text, origin: .fixed)
     case .generate(let length, _):
       return Piece(text: request.generate(length), isSecret: true, origin: .source(.generated))
+    case .memory(let name, let location): return memory(name, at: location)
     case .reference(let name, let fallback, let location):
       return reference(name, fallback, at: location, of: entry)
     }
+  }
+
+  private mutating func memory(_ name: String, at location: SourceLocation) -> Piece? {
+    switch request.memory {
+    case .success(let plan):
+      if let value = plan.value(of: name) { return Piece(text: value, origin: .memory) }
+      diagnostics.error(at: location, "`${memory:\(name)}`: there is nothing of that name")
+    case .failure(let shortage):
+      if !hasToldShortage {
+        diagnostics.error(
+          at: location, "`${memory:\(name)}`: \(shortage)",
+          help: "a larger machine, fewer services, or values of your own instead of planned ones (docs/memory.md)")
+      }
+      hasToldShortage = true
+    case nil:
+      diagnostics.error(at: location, "`${memory:\(name)}` has no value: the host doesn't tell how much memory it has")
+    }
+    return nil
   }
 
   private mutating func reference(

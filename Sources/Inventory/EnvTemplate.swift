@@ -31,6 +31,9 @@ public struct EnvTemplate: Sendable, Equatable {
 
   public var names: [String] { entries.map(\.name) }
 
+  /// Values follow the machine's memory (`${memory:NAME}`).
+  public var plansMemory: Bool { entries.contains { !EnvPart.memoryNames(in: $0.parts).isEmpty } }
+
   /// Names that are looked up in the sources.
   public var sourceNames: [String] {
     let own = Set(names)
@@ -94,6 +97,21 @@ public struct EnvTemplate: Sendable, Equatable {
     template.checkLiterals(diagnostics)
     template.checkCycles(diagnostics)
     return template
+  }
+
+  /// Every `${memory:NAME}` has to name something that the inventory's services have.
+  func checkMemory(_ inventory: Inventory, _ diagnostics: DiagnosticCollector) {
+    let known = MemoryPlan.names(inventory.services, weights: inventory.memoryWeights)
+    for (name, location) in entries.flatMap({ EnvPart.memoryNames(in: $0.parts) }) where !known.contains(name) {
+      if let reason = MemoryPlan.reason(against: name, inventory.services) {
+        diagnostics.error(at: location, "`${memory:\(name)}` \(reason.why)", help: reason.help)
+      } else {
+        diagnostics.error(
+          at: location, "`${memory:\(name.prefix(40))}`: there is nothing of that name",
+          help: nearestName(to: name, among: known).map { "did you mean `${memory:\($0)}`?" }
+            ?? "there is \(known.joined(separator: ", "))")
+      }
+    }
   }
 
   /// What is written in the template has to fit the types that it names.

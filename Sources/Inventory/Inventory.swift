@@ -12,6 +12,8 @@ public struct Inventory: Sendable, Equatable {
   /// Path of the vault, relative to the inventory.
   public var secrets: String?
   public var services = ServiceRoles()
+  /// How the services of the app share the memory that they have together, by name; 1 for those without.
+  public var memoryWeights: [String: Int] = [:]
   public var vars: [String: String] = [:]
   public var registry: RegistrySettings?
 

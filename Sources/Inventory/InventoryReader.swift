@@ -15,6 +15,7 @@ public enum InventorySchema {
       .init("env", "mapping", default: "{}"),
       .init("secrets", "path"),
       .init("services", "mapping", required: true),
+      .init("memory", "mapping of services to weights", default: "{}"),
       .init("vars", "mapping of names to texts", default: "{}"),
       .init("registry", "mapping"),
     ])
@@ -83,6 +84,7 @@ struct InventoryReader {
     inventory.env = env(top)
     inventory.secrets = top.string("secrets", "a path")
     inventory.services = services(top)
+    inventory.memoryWeights = memoryWeights(top, inventory.services)
     let before = diagnostics.count
     inventory.vars = vars(top)
     varsAreComplete = diagnostics.count == before
@@ -251,6 +253,31 @@ struct InventoryReader {
       reader.error("cache", "the service \(database) is the database already")
     }
     return roles
+  }
+
+  private func memoryWeights(_ top: MappingReader, _ services: ServiceRoles) -> [String: Int] {
+    var weights: [String: Int] = [:]
+    for entry in top.mapping("memory", of: "services to weights") ?? [] {
+      if !services.app.isEmpty, !services.app.contains(entry.key) {
+        let isOther = [services.database, services.cache].contains(entry.key)
+        diagnostics.error(
+          at: entry.keyLocation,
+          "`memory.\(entry.key.prefix(40))`: the weights are those of services.app"
+            + (isOther ? "; the database and the cache have shares of their own" : ""),
+          help: isOther ? nil : nearestName(to: entry.key, among: services.app).map { "did you mean `\($0)`?" })
+        continue
+      }
+      guard case .scalar(let scalar) = entry.value.content, !scalar.isFaulty, scalar.isPlain,
+        let weight = Int(scalar.text), (1...100).contains(weight), String(weight) == scalar.text
+      else {
+        diagnostics.error(
+          at: entry.value.location,
+          "`memory.\(entry.key)`: expected a whole number from 1 to 100, found \(entry.value.description)")
+        continue
+      }
+      weights[entry.key] = weight
+    }
+    return weights
   }
 
   private func service(_ key: String, _ reader: MappingReader) -> String? {

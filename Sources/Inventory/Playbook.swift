@@ -88,6 +88,8 @@ public struct PreflightSettings: Sendable, Equatable {
   public var diskFree: Int64 = 1 << 30
   /// Bytes of memory that must be available.
   public var memoryFree: Int64 = 128 << 20
+  /// How much of the machine's memory the containers' limits may add up to, in percent.
+  public var memoryCommit = MemoryPlan.allowedPercent
   public init() {}
 }
 

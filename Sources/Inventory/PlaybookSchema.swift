@@ -15,7 +15,11 @@ public enum PlaybookSchema {
 
   private static func keyList(of kind: StepKindName) -> [KeyTable.Key] {
     switch kind {
-    case .preflight: [.init("disk_free", "size", default: "1GiB"), .init("memory_free", "size", default: "128MiB")]
+    case .preflight:
+      [
+        .init("disk_free", "size", default: "1GiB"), .init("memory_free", "size", default: "128MiB"),
+        .init("memory_commit", "percentage", default: "80%"),
+      ]
     case .release: [.init("files", "list of paths", default: "[]")]
     case .env, .commit: []
     case .pull: [.init("timeout", "duration", default: "10m")]

@@ -137,6 +137,7 @@ public struct ProjectLoader: Sendable {
       decoded = reader.read(node)
     }
     let template = inventory.flatMap { self.template(of: $0, project, diagnostics) }
+    if let inventory, !inventory.services.app.isEmpty { template?.checkMemory(inventory, diagnostics) }
     for name in set.keys.sorted() where source?.text.contains("${\(name)}") == false {
       if template?.entries.contains(where: { $0.name == name }) == true { continue }
       diagnostics.warning(

@@ -40,6 +40,7 @@ struct StepDecoder {
     var settings = PreflightSettings()
     settings.diskFree = reader.size("disk_free") ?? settings.diskFree
     settings.memoryFree = reader.size("memory_free") ?? settings.memoryFree
+    settings.memoryCommit = reader.percentage("memory_commit", in: 1...1000) ?? settings.memoryCommit
     return settings
   }
 

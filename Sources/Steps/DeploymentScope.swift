@@ -45,6 +45,11 @@ extension StepContext {
   }
 }
 
+/// How many containers the compose file wants of the service.
+func replicas(_ service: JSONValue) -> Int {
+  service["deploy"]?["replicas"]?.intValue ?? service["scale"]?.intValue ?? 1
+}
+
 /// The compose file itself wants no container of the service.
 func isScaledToNothing(_ service: JSONValue) -> Bool {
   service["deploy"]?["replicas"]?.intValue == 0 || service["scale"]?.intValue == 0

@@ -31,6 +31,7 @@ public struct PreflightStep: StepKind {
     if let config = context.config {
       checkServices(config, inventory: context.inventory, &findings)
       checkReplicas(config, context, &findings)
+      checkMemory(context, &findings)
     }
     if let effective = effectiveConfig(context) {
       findings.problems += effective.problems
@@ -147,6 +148,30 @@ extension PreflightStep {
     }
   }
 
+  /// A rollback isn't held up by it: it goes back to what ran here before.
+  private func checkMemory(_ context: StepContext, _ findings: inout Findings) {
+    guard context.target == nil, let memory = memoryCommitment(context, allowed: settings.memoryCommit) else { return }
+    let unlimited = memory.services.filter { $0.limit == nil }.map(\.service)
+    if !unlimited.isEmpty {
+      findings.warnings.append(
+        "\(unlimited.joined(separator: ", ")) may take all of the machine's memory: give each service a `mem_limit` in "
+          + "\(context.inventory.compose) (docs/memory.md)")
+    }
+    let kept = keptLimits(context)
+    findings.warnings += kept.map(\.sentence)
+    guard memory.isOver, let largest = memory.services.first else { return }
+    var problem =
+      "the containers are promised \(bytes(memory.promised)) of the machine's \(bytes(memory.machine)), \(memory.percent) %, and "
+      + "\(memory.allowed) % are allowed; most of it goes to \(largest.service), \(bytes(largest.promised)): "
+    if kept.contains(where: { $0.service == largest.service && $0.isLower }) {
+      problem += "apply its new limit with --include \(largest.service), or "
+    } else {
+      problem += "lower its limit in \(context.inventory.compose) (`${memory:…}` in the env template plans one that fits), "
+    }
+    findings.problems.append(
+      problem + "take a larger machine, or allow more: `preflight: { memory_commit: \(memory.percent)% }`")
+  }
+
   /// btrfs and some network file systems count no inodes and say 0.
   private func hasInodes(_ facts: HostFacts, _ place: String) -> Bool {
     (facts.integer("disk.\(place).inodes") ?? 0) > 0
@@ -215,7 +240,7 @@ private func checkReplicas(_ config: ComposeConfig, _ context: StepContext, _ fi
   }
   for name in gated.sorted() {
     let service = config.service(name)
-    let count = service?["deploy"]?["replicas"]?.intValue ?? service?["scale"]?.intValue ?? 1
+    let count = service.map(replicas) ?? 1
     if count > 1 {
       findings.problems.append(
         "service \(name) asks for \(count) containers, and its health gate watches only one: leave out `deploy.replicas` and `scale`, "

@@ -38,6 +38,11 @@ extension StepCatalog {
         return findings
       },
       unknownServices: { absentServices($0, $1) },
+      memory: { context in
+        var allowed = MemoryPlan.allowedPercent
+        for case .preflight(let settings) in playbook.steps.map(\.settings) { allowed = settings.memoryCommit }
+        return memoryCommitment(context, allowed: allowed)
+      },
       misread: { verifyEnv($0, $1) })
   }
 }

@@ -21,10 +21,23 @@ public func text(of plan: Plan, style: Style = Style(colour: false)) -> String {
     out += "\n  \(style.bold(step.step))\n"
     for change in step.changes { out += lines(of: change, style) }
   }
+  if let memory = plan.memory { out += "\n" + line(of: memory) }
   if !plan.warnings.isEmpty || !plan.problems.isEmpty { out += "\n" }
   for warning in plan.warnings { out += "\(style.paint("warning:", "1;33")) \(printable(warning))\n" }
   for problem in plan.problems { out += "\(style.alarm("problem:")) \(printable(problem))\n" }
   return out + "\n" + summaryLine(of: plan, style)
+}
+
+/// `memory: 620 of 957 MiB (65 %) promised to containers: postgres 256, bot 2 × 182`
+private func line(of memory: MemoryCommitment) -> String {
+  let services = memory.services.map { service in
+    let limit = service.limit.map { "\($0 >> 20)" } ?? "without a limit"
+    let count = service.containers == 1 ? "" : "\(service.containers) × "
+    return "\(printable(service.service)) \(count)\(limit)"
+  }
+  return
+    "memory: \(memory.promised >> 20) of \(memory.machine >> 20) MiB (\(memory.percent) %) promised to containers: "
+    + "\(services.joined(separator: ", "))\n"
 }
 
 private func lines(of change: Change, _ style: Style) -> String {

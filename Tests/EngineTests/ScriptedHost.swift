@@ -321,7 +321,9 @@ struct ScriptedClient: DeploymentClient {
     await attachment.start()
     return attachment
   }
-  func resolveEnv(host: String?, generated: String?, current: Release?, hasVolumes: Bool) throws -> ResolvedEnv? { env }
+  func resolveEnv(
+    host: String?, generated: String?, current: Release?, hasVolumes: Bool, machine: MachineSize?
+  ) throws -> ResolvedEnv? { env }
   func secrets(envFiles: [String], generated: String?) -> [Secret] {
     (envFiles + [generated].compactMap { $0 }).map { Secret($0) }
   }

@@ -70,6 +70,26 @@ import Testing
     #expect(text(of: plan) == "bot in prod: v1 (first deployment)\n\nPlan: nothing to do.\n")
   }
 
+  @Test func whatTheContainersArePromised() {
+    var plan = Plan(environment: "prod", app: "bot", from: nil, to: "v1")
+    plan.memory = MemoryCommitment(
+      machine: 957 << 20, allowed: 80,
+      services: [
+        .init(service: "web", limit: nil), .init(service: "redis", limit: 96 << 20),
+        .init(service: "bot", limit: 134 << 20, containers: 2), .init(service: "postgres", limit: 256 << 20),
+      ])
+    let line =
+      "memory: 620 of 957 MiB (65 %) promised to containers: bot 2 × 134, postgres 256, redis 96, web without a limit"
+    #expect(text(of: plan) == "bot in prod: v1 (first deployment)\n\n\(line)\n\nPlan: nothing to do.\n")
+    plan.warnings = ["web may take all"]
+    #expect(text(of: plan).contains("\(line)\n\nwarning: web"))
+    #expect(
+      jsonValue(of: plan)["memory"]?.text(sorted: true)
+        == #"{"allowed":80,"machine":1003487232,"percent":65,"promised":650117120,"services":["#
+        + #"{"containers":2,"limit":140509184,"service":"bot"},{"containers":1,"limit":268435456,"service":"postgres"},"#
+        + #"{"containers":1,"limit":100663296,"service":"redis"},{"containers":1,"service":"web"}]}"#)
+  }
+
   @Test func coloursFollowTheSigns() {
     let painted = text(of: .example, style: Style(colour: true))
     #expect(painted.contains("\u{1b}[32m+ env FEATURE_X\u{1b}[0m"))

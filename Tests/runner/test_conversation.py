@@ -451,7 +451,7 @@ def test_facts(host, client):
     assert tag == "facts"
     facts = dict(line.split("=", 1) for line in text.splitlines())
     for key in ("user", "uid", "groups", "sudo", "boot_id", "uptime", "boot_age", "epoch_ms", "os", "kernel", "cpus", "memory_total",
-                "memory_available", "docker_client", "docker_server", "docker_error", "docker_root", "compose", "systemd", "state_dir",
+                "memory_available", "memory_limit", "cpu_limit", "docker_client", "docker_server", "docker_error", "docker_root", "compose", "systemd", "state_dir",
                 "opt_dir", "current", "sequence", "open", "locked", "identity"):
         assert key in facts, key
     for place in ("state", "opt", "docker"):
@@ -461,6 +461,24 @@ def test_facts(host, client):
     client.open()
     facts = dict(line.split("=", 1) for line in client.ask("facts")[1].splitlines())
     assert (facts["open"], facts["sequence"], facts["locked"], facts["identity"]) == ("1", "1", "1", "test app")
+
+
+@pytest.mark.parametrize(("files", "memory", "cpus"), [
+    ({"memory.max": "1073741824", "cpu.max": "150000 100000"}, "1073741824", "1500"),
+    ({"memory.max": "max", "cpu.max": "max 100000"}, "", ""),
+    ({"memory/memory.limit_in_bytes": "536870912", "cpu/cpu.cfs_quota_us": "50000", "cpu/cpu.cfs_period_us": "100000"}, "536870912", "500"),
+    ({"memory/memory.limit_in_bytes": "9223372036854771712", "cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, "", ""),
+    ({}, "", ""),
+], ids=["v2", "v2-none", "v1", "v1-none", "absent"])
+def test_facts_about_the_control_group(host, tmp_path, files, memory, cpus):
+    for name, text in files.items():
+        path = tmp_path / "cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    host.environment["ORCHESTRATE_CGROUP"] = str(tmp_path / "cgroup")
+    client = Client(host)
+    facts = dict(line.split("=", 1) for line in client.ask("facts")[1].splitlines())
+    assert (facts["memory_limit"], facts["cpu_limit"]) == (memory, cpus)
 
 
 NEW_DOCKER = """

@@ -42,6 +42,28 @@ existing() {
   done
 }
 
+# What the root control group allows, where the machine is itself a container: memory in bytes, CPUs in thousandths. Empty: no limit. cgroup v2,
+# else v1; a real machine has no such file (v2) or "no limit" in it (v1). No fork.
+control_group() {
+  first_line "$1/memory.max"
+  [ -n "$REPLY" ] || first_line "$1/memory/memory.limit_in_bytes"
+  # v1 says 2^63 less a page where there is none.
+  case $REPLY in *[!0-9]* | ???????????????????*) REPLY= ;; esac
+  echo "memory_limit=$REPLY"
+  first_line "$1/cpu.max" # quota and period, in microseconds
+  if [ -z "$REPLY" ]; then
+    first_line "$1/cpu/cpu.cfs_quota_us"
+    _quota=$REPLY
+    first_line "$1/cpu/cpu.cfs_period_us"
+    REPLY="$_quota $REPLY"
+  fi
+  _quota=${REPLY%% *} _period=${REPLY##* }
+  case $_quota$_period in
+    '' | *[!0-9]*) echo cpu_limit= ;;
+    *) if [ "$_period" -gt 0 ]; then echo "cpu_limit=$((_quota * 1000 / _period))"; else echo cpu_limit=; fi ;;
+  esac
+}
+
 # The rest, while Docker thinks; its answers on 3.
 tell() {
   printf 'uid=%s\nuser=%s\ngroups=%s\n' "$(id -u)" "$(id -un)" "$(id -Gn)"
@@ -75,6 +97,7 @@ tell() {
         ;;
     esac
   done </proc/meminfo
+  control_group "${ORCHESTRATE_CGROUP:-/sys/fs/cgroup}"
   if [ -d /run/systemd/system ]; then echo systemd=1; else echo systemd=0; fi
 
   directory state_dir "$ORCH_STATE"

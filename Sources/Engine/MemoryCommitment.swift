@@ -1,0 +1,39 @@
+/// What the limits of a release's containers add up to, against the machine that they run on. docs/memory.md.
+public struct MemoryCommitment: Sendable, Equatable, Codable {
+  public struct Service: Sendable, Equatable, Codable {
+    public var service: String
+    /// Bytes for one of its containers; nil: it may take what there is.
+    public var limit: Int64?
+    public var containers: Int
+
+    public init(service: String, limit: Int64?, containers: Int = 1) {
+      self.service = service
+      self.limit = limit
+      self.containers = containers
+    }
+
+    /// Of all its containers.
+    public var promised: Int64 { (limit ?? 0) * Int64(containers) }
+  }
+
+  /// Bytes: the smaller of MemTotal and the root control group's limit.
+  public var machine: Int64
+  /// Bytes.
+  public var promised: Int64
+  /// Of the machine, rounded up.
+  public var percent: Int
+  /// What preflight allows, in percent.
+  public var allowed: Int
+  /// The largest first.
+  public var services: [Service]
+
+  public init(machine: Int64, allowed: Int, services: [Service]) {
+    self.machine = machine
+    self.allowed = allowed
+    self.services = services.sorted { ($1.promised, $0.service) < ($0.promised, $1.service) }
+    promised = services.reduce(0) { $0 + $1.promised }
+    percent = machine > 0 ? Int((promised * 100 + machine - 1) / machine) : 0
+  }
+
+  public var isOver: Bool { percent > allowed }
+}
