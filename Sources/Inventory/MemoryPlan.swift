@@ -20,7 +20,8 @@ public struct MemoryShortage: Error, Equatable, CustomStringConvertible {
 
   public var description: String {
     let parts = minima.sorted { ($1.value, $0.key) < ($0.value, $1.key) }.map { "\($0.key) \($0.value)" }
-    return "\(machine) MiB of memory are too little: with \(parts.joined(separator: ", ")) and what the system and Docker "
+    return
+      "\(machine) MiB of memory are too little: with \(parts.joined(separator: ", ")) and what the system and Docker "
       + "take, at least \(needed) MiB are needed"
   }
 }

@@ -49,7 +49,8 @@ struct KeptLimit: Equatable {
 
   var sentence: String {
     func words(_ limit: Int64?) -> String { limit.map { "\(bytes($0)) of memory" } ?? "no limit for its memory" }
-    return "service \(service) goes on with \(words(running)), the compose file has \(words(written)): that waits for a "
+    return
+      "service \(service) goes on with \(words(running)), the compose file has \(words(written)): that waits for a "
       + "deploy with --include \(service)"
   }
 }

@@ -166,7 +166,8 @@ extension PreflightStep {
     if kept.contains(where: { $0.service == largest.service && $0.isLower }) {
       problem += "apply its new limit with --include \(largest.service), or "
     } else {
-      problem += "lower its limit in \(context.inventory.compose) (`${memory:…}` in the env template plans one that fits), "
+      problem +=
+        "lower its limit in \(context.inventory.compose) (`${memory:…}` in the env template plans one that fits), "
     }
     findings.problems.append(
       problem + "take a larger machine, or allow more: `preflight: { memory_commit: \(memory.percent)% }`")

@@ -49,7 +49,8 @@ import Views
           loaded.inventory.hosts[0], inventory: loaded.inventory, projectRoot: root.path, context: session.context),
         session: session, loaded: loaded, version: "v1", vault: vault)
       let values =
-        try client.resolveEnv(host: "DSN=old\n", generated: nil, current: nil, hasVolumes: false, machine: nil)?.values ?? []
+        try client.resolveEnv(host: "DSN=old\n", generated: nil, current: nil, hasVolumes: false, machine: nil)?.values
+        ?? []
       #expect(
         values.map(\.description) == [
           "LOG_LEVEL=INFO (fixed)", "DSN=******** (vault)", "PORT=******** (vault)", "ON= (default)",

@@ -121,13 +121,14 @@ import Testing
 }
 
 @Suite struct MachineSizeTests {
-  @Test(arguments: [
-    (["memory_total": "4096", "cpus": "4"], 4096, 4),
-    (["memory_total": "4096", "memory_limit": "1024", "cpus": "4", "cpu_limit": "1500"], 1024, 2),
-    (["memory_total": "4096", "memory_limit": "8192", "cpus": "2", "cpu_limit": "8000"], 4096, 2),
-    (["memory_total": "4096", "memory_limit": "", "cpus": "2", "cpu_limit": ""], 4096, 2),
-    (["memory_total": "4096", "cpus": "2", "cpu_limit": "0"], 4096, 1), (["memory_total": "4096"], 4096, 1),
-  ] as [([String: String], Int64, Int)])
+  @Test(
+    arguments: [
+      (["memory_total": "4096", "cpus": "4"], 4096, 4),
+      (["memory_total": "4096", "memory_limit": "1024", "cpus": "4", "cpu_limit": "1500"], 1024, 2),
+      (["memory_total": "4096", "memory_limit": "8192", "cpus": "2", "cpu_limit": "8000"], 4096, 2),
+      (["memory_total": "4096", "memory_limit": "", "cpus": "2", "cpu_limit": ""], 4096, 2),
+      (["memory_total": "4096", "cpus": "2", "cpu_limit": "0"], 4096, 1), (["memory_total": "4096"], 4096, 1),
+    ] as [([String: String], Int64, Int)])
   func theSmallerCounts(facts: [String: String], memory: Int64, cpus: Int) {
     #expect(HostFacts(facts).machine == MachineSize(memory: memory, cpus: cpus))
   }

@@ -4,7 +4,8 @@ import Testing
 
 @testable import Inventory
 
-private func roles(_ app: [String] = ["bot"], database: String? = "postgres", cache: String? = "redis") -> ServiceRoles {
+private func roles(_ app: [String] = ["bot"], database: String? = "postgres", cache: String? = "redis") -> ServiceRoles
+{
   var roles = ServiceRoles()
   roles.app = app
   roles.database = database
@@ -96,7 +97,7 @@ private func number(_ text: String?) -> Int { Int((text ?? "").prefix { $0.isNum
 
   @Test func rolesThatAreNotThereLeaveTheirShare() throws {
     #expect(try plan(1024, roles(database: nil, cache: nil)).limits == ["bot": 816])
-    #expect(try plan(1024, roles(cache: nil)).limits == ["postgres": 348, "bot": 464])
+    #expect(try plan(1024, roles(cache: nil)).limits == ["postgres": 348, "bot": 468])
     #expect(try plan(1024, roles(cache: nil)).value(of: "maxmemory") == nil)
     #expect(try plan(1024, roles(database: nil)).value(of: "shared_buffers") == nil)
   }
@@ -143,7 +144,8 @@ private func number(_ text: String?) -> Int { Int((text ?? "").prefix { $0.isNum
   }
 
   @Test func valuesAndWhereTheyComeFrom() throws {
-    let text = "A=${memory:app}\nB=-c shared_buffers=${memory:shared_buffers}\n# @type int\nC=${memory:max_connections}\nD=\"${memory:bot}\"\n"
+    let text =
+      "A=${memory:app}\nB=-c shared_buffers=${memory:shared_buffers}\n# @type int\nC=${memory:max_connections}\nD=\"${memory:bot}\"\n"
     #expect(
       try resolve(text) == [
         "A=408m (memory)", "B=-c shared_buffers=76MB (composed)", "C=25 (memory)", "D=408m (memory)",
@@ -170,7 +172,8 @@ private func number(_ text: String?) -> Int { Int((text ?? "").prefix { $0.isNum
   @Test func aShortageIsToldInItsPlace() {
     let found = faults("L=x\nA=${memory:app}\nB=${memory:database}\n", memory: 300)
     #expect(found.count == 1)
-    #expect(found.first?.hasPrefix("env.template:2:3: error: `${memory:app}`: 300 MiB of memory are too little: ") == true)
+    #expect(
+      found.first?.hasPrefix("env.template:2:3: error: `${memory:app}`: 300 MiB of memory are too little: ") == true)
     #expect(faults("A=${memory:app}", memory: nil).first?.contains("doesn't tell how much memory") == true)
   }
 }

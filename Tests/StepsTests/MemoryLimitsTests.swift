@@ -32,11 +32,12 @@ private func findings(_ context: StepContext, allowed: Int = 80) -> (problems: [
 }
 
 @Suite struct MemoryLimitsTests {
-  @Test(arguments: [
-    (#"{"mem_limit":"1048576"}"#, 1_048_576), (#"{"mem_limit":1048576}"#, 1_048_576), ("{}", nil),
-    (#"{"mem_limit":"0"}"#, nil), (#"{"deploy":{"resources":{"limits":{"memory":"2097152"}}}}"#, 2_097_152),
-    (#"{"deploy":{"resources":{"limits":{"cpus":1}}}}"#, nil),
-  ] as [(String, Int64?)])
+  @Test(
+    arguments: [
+      (#"{"mem_limit":"1048576"}"#, 1_048_576), (#"{"mem_limit":1048576}"#, 1_048_576), ("{}", nil),
+      (#"{"mem_limit":"0"}"#, nil), (#"{"deploy":{"resources":{"limits":{"memory":"2097152"}}}}"#, 2_097_152),
+      (#"{"deploy":{"resources":{"limits":{"cpus":1}}}}"#, nil),
+    ] as [(String, Int64?)])
   func limits(service: String, expected: Int64?) throws { #expect(memoryLimit(try json(service)) == expected) }
 
   @Test func theSumAndItsOrder() throws {
