@@ -69,7 +69,7 @@ public enum EnvFile {
       parts.map { part in
         switch part {
         case .literal(let text): return text
-        case .generate: return ""
+        case .generate, .memory: return ""
         case .reference(let name, let fallback, let location):
           let value = known[name].map { values[$0].value }
           switch fallback {

@@ -1,4 +1,5 @@
 import Engine
+import Inventory
 
 /// Bytes that Compose lets one container of the service have; nil: no limit.
 func memoryLimit(_ service: JSONValue) -> Int64? {
@@ -48,7 +49,7 @@ struct KeptLimit: Equatable {
   var isLower: Bool { (written ?? .max) < (running ?? .max) }
 
   var sentence: String {
-    func words(_ limit: Int64?) -> String { limit.map { "\(bytes($0)) of memory" } ?? "no limit for its memory" }
+    func words(_ limit: Int64?) -> String { limit.map { "\($0 >> 20) MiB of memory" } ?? "no limit for its memory" }
     return
       "service \(service) goes on with \(words(running)), the compose file has \(words(written)): that waits for a "
       + "deploy with --include \(service)"

@@ -161,8 +161,8 @@ extension PreflightStep {
     findings.warnings += kept.map(\.sentence)
     guard memory.isOver, let largest = memory.services.first else { return }
     var problem =
-      "the containers are promised \(bytes(memory.promised)) of the machine's \(bytes(memory.machine)), \(memory.percent) %, and "
-      + "\(memory.allowed) % are allowed; most of it goes to \(largest.service), \(bytes(largest.promised)): "
+      "the containers are promised \(memory.promised >> 20) of the machine's \(memory.machine >> 20) MiB, \(memory.percent) %, and "
+      + "\(memory.allowed) % are allowed; most of it goes to \(largest.service), \(largest.promised >> 20) MiB: "
     if kept.contains(where: { $0.service == largest.service && $0.isLower }) {
       problem += "apply its new limit with --include \(largest.service), or "
     } else {

@@ -161,7 +161,7 @@ private func number(_ text: String?) -> Int { Int((text ?? "").prefix { $0.isNum
     let host: [EnvSource: [String: String]] = [.host: ["BOT_MEMORY": "200m"]]
     #expect(try resolve(text) == ["BOT_MEMORY=408m (default)"])
     #expect(try resolve(text, host, defaulted: ["BOT_MEMORY"]) == ["BOT_MEMORY=408m (default)"])
-    #expect(try resolve(text, [.vault: ["BOT_MEMORY": "300m"]]) == ["BOT_MEMORY=300m (vault)"])
+    #expect(try resolve(text, [.environment: ["BOT_MEMORY": "300m"]]) == ["BOT_MEMORY=300m (environment)"])
     // Then nothing has to be planned, on however small a machine.
     #expect(try resolve(text, [.flags: ["BOT_MEMORY": "30m"]], memory: 64) == ["BOT_MEMORY=30m (flags)"])
     // Planned without a way around: no source counts.

@@ -70,7 +70,7 @@ private func findings(_ context: StepContext, allowed: Int = 80) -> (problems: [
     let over = try context(bot: limit(308), postgres: limit(512))
     #expect(
       findings(over).problems == [
-        "the containers are promised 820 MiB of the machine's 1 GiB, 81 %, and 80 % are allowed; most of it goes to postgres, 512 MiB: "
+        "the containers are promised 820 of the machine's 1024 MiB, 81 %, and 80 % are allowed; most of it goes to postgres, 512 MiB: "
           + "lower its limit in compose.yml (`${memory:…}` in the env template plans one that fits), take a larger machine, or allow more: "
           + "`preflight: { memory_commit: 81% }`"
       ])

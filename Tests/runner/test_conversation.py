@@ -470,12 +470,12 @@ def test_facts(host, client):
     ({"memory/memory.limit_in_bytes": "9223372036854771712", "cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, "", ""),
     ({}, "", ""),
 ], ids=["v2", "v2-none", "v1", "v1-none", "absent"])
-def test_facts_about_the_control_group(host, tmp_path, files, memory, cpus):
+def test_facts_about_the_control_group(host, files, memory, cpus):
     for name, text in files.items():
-        path = tmp_path / "cgroup" / name
+        path = host.directory / "cgroup" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text + "\n")
-    host.environment["ORCHESTRATE_CGROUP"] = str(tmp_path / "cgroup")
+    host.environment["ORCHESTRATE_CGROUP"] = str(host.directory / "cgroup")
     client = Client(host)
     facts = dict(line.split("=", 1) for line in client.ask("facts")[1].splitlines())
     assert (facts["memory_limit"], facts["cpu_limit"]) == (memory, cpus)

@@ -77,16 +77,17 @@ def values(project) -> dict[str, str]:
     return {entry["name"]: entry["value"] for entry in document["entries"] if not entry["secret"]}
 
 
-def setting(project, name: str) -> str:
-    return project.sql(f"show {name}")
+def settings(project) -> dict[str, str]:
+    """What PostgreSQL says its settings are."""
+    names = [key for name, key in PLANNED.items() if name.startswith("DB_") and name != "DB_MEMORY"]
+    return dict(zip(names, project.sql("select " + ", ".join(f"current_setting('{name}')" for name in names)).split("|")))
 
 
 def limits(project) -> dict[str, int]:
     """MiB that Docker lets each container have."""
-    return {
-        service: int(project.host(f"docker inspect -f '{{{{.HostConfig.Memory}}}}' {project.container(service)}")) // MIB
-        for service in ("bot", "postgres", "redis")
-    }
+    text = project.host(
+        "docker ps -q | xargs docker inspect -f '{{index .Config.Labels \"com.docker.compose.service\"}} {{.HostConfig.Memory}}'")
+    return {line.split()[0]: int(line.split()[1]) // MIB for line in text.splitlines()}
 
 
 def used(project) -> dict[str, float]:
@@ -113,9 +114,8 @@ def test_planned_settings_are_what_runs(planned):
         if name not in BY_CPU:
             assert found[name] == row[key], name
     assert limits(project) == {"bot": int(row["app"][:-1]), "postgres": int(row["database"][:-1]), "redis": int(row["cache"][:-1])}
-    for name, key in PLANNED.items():
-        if name.startswith("DB_") and name != "DB_MEMORY":
-            assert setting(project, key) == found[name], key
+    by_name = {key: name for name, key in PLANNED.items()}
+    assert settings(project) == {key: found[by_name[key]] for key in settings(project)}
     redis = project.host(f"docker exec {project.container('redis')} redis-cli config get maxmemory").split()
     assert int(redis[1]) == int(row["maxmemory"][:-2]) * MIB
     promised = sum(limits(project).values())
@@ -165,7 +165,7 @@ def test_over_commitment_is_refused_unless_told(planned):
         pytest.skip("once is enough")
     before = project.snapshot()
     greedy = edited(project, "compose.prod.yml", lambda text: text.replace("${BOT_MEMORY:?}", "700m"))
-    problem = "the containers are promised 1.1 GiB of the machine's 1 GiB, 108 %, and 80 % are allowed; most of it goes to bot, 700 MiB"
+    problem = "the containers are promised 1104 of the machine's 1024 MiB, 108 %, and 80 % are allowed; most of it goes to bot, 700 MiB"
     plan = greedy.run("plan", "prod", "v1.0.0").expect(1)
     assert problem in plan.out and "memory_commit: 108%" in plan.out
     deployed = greedy.deploy("v1.0.0").expect(1)
@@ -199,18 +199,18 @@ def test_values_follow_the_machine(planned):
     resize(project, "2g")
     small = documented(2048)
     plan = project.run("plan", "prod", "v1.1.0").expect(1)
-    assert "service postgres goes on with 1.1 GiB of memory, the compose file has 612 MiB of memory: that waits for a deploy with --include postgres" in plan.out
+    assert "service postgres goes on with 1228 MiB of memory, the compose file has 612 MiB of memory: that waits for a deploy with --include postgres" in plan.out
     assert "apply its new limit with --include postgres" in plan.out
     assert f"bot {small['app'][:-1]}" in plan.out
     included = ("--include", "postgres", "--include", "redis")
     project.deploy("v1.1.0", *included).expect(0)
     assert limits(project) == {"bot": 816, "postgres": 612, "redis": 204}
-    assert setting(project, "shared_buffers") == small["shared_buffers"] and project.identity("postgres") != database
+    assert settings(project)["shared_buffers"] == small["shared_buffers"] and project.identity("postgres") != database
     # And up again: the bot grows at once, the database when it is told to.
     database = project.identity("postgres")
     resize(project, "4g")
     deployed = project.deploy("v1.4.0").expect(0)
-    assert "the compose file has 1.1 GiB of memory: that waits" in deployed.text
+    assert "the compose file has 1228 MiB of memory: that waits" in deployed.text
     assert limits(project) == {"bot": 1636, "postgres": 612, "redis": 204}
     assert project.identity("postgres") == database
     project.assert_answers("v1.4.0")
