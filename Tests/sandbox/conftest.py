@@ -254,7 +254,9 @@ SCANNED = (22, 80, 443, 2375, 5432, 6379, 8000, 8080)
 
 def engine(*arguments: str, check: bool = True) -> str:
     environment = {**os.environ, "DOCKER_HOST": SETTINGS["DOCKER_HOST"]}
-    return subprocess.run(["docker", *arguments], env=environment, check=check, capture_output=True, text=True).stdout.strip()
+    done = subprocess.run(["docker", *arguments], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 or not check, f"docker {' '.join(arguments)}: {done.stderr}"
+    return done.stdout.strip()
 
 
 @contextlib.contextmanager
@@ -262,7 +264,9 @@ def outside_network(droplet: str):
     """A network with IPv6 between this machine and the droplet, which the sandbox's own hasn't; gives the droplet's address."""
     name, container = f"orchestrate-v6-{droplet}", f"orchestrate-droplet-{droplet}"
     engine("network", "rm", name, check=False)
-    engine("network", "create", "--ipv6", "--subnet", f"fd00:{zlib.crc32(droplet.encode()) & 0xFFFF:x}::/64", name)
+    number = zlib.crc32(droplet.encode()) & 0xFFFF
+    # Not out of the ranges that the droplet's own Docker takes.
+    engine("network", "create", "--subnet", f"10.84.{number & 0xFF}.0/24", "--ipv6", "--subnet", f"fd00:{number:x}::/64", name)
     try:
         engine("network", "connect", name, container)
         yield engine("inspect", "-f", f'{{{{(index .NetworkSettings.Networks "{name}").GlobalIPv6Address}}}}', container)

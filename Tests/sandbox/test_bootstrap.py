@@ -150,7 +150,7 @@ def test_published_ports_obey_the_firewall(machine):
     image = machine.host("docker inspect -f '{{.Image}}' $(docker ps -q --filter label=com.docker.compose.service=bot)")
 
     def assert_shut(six):
-        four = machine.host("hostname -I").split()[0]
+        four = machine.host("ip -4 -o addr show | awk '$2 ~ /^eth/ { print $4; exit }'").split("/")[0]
         for address in (four, f"[{six}]"):
             deadline = time.monotonic() + 30
             while machine.host(f"curl -g -s -o /dev/null -m 3 -w '%{{http_code}}' http://{address}:8080/ || true") != "200":
