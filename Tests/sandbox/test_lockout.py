@@ -161,4 +161,4 @@ def test_a_runner_that_hangs_and_the_real_three_minutes(installed, playbook):
     playbook("- ssh-hardening: {}", "- ssh-hardening: {}")
     installed.run("bootstrap", "prod", "--yes", timeout=400).expect(0)
     installed.run("bootstrap", "prod", "--plan").expect(0)
-    assert "permitrootlogin prohibit-password" in before and installed.host("sudo -n sshd -T | grep -i ^permitrootlogin") == "permitrootlogin no"
+    assert "permitrootlogin no" not in before and installed.host("sudo -n sshd -T | grep -i ^permitrootlogin") == "permitrootlogin no"
