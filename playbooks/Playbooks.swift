@@ -11,6 +11,7 @@ public enum Playbooks {
     EmbeddedFile(path: "bootstrap.yml", bytes: PackageResources.bootstrap_yml),
     EmbeddedFile(path: "deploy.yml", bytes: PackageResources.deploy_yml),
     EmbeddedFile(path: "rollback.yml", bytes: PackageResources.rollback_yml),
+    EmbeddedFile(path: "rotate.yml", bytes: PackageResources.rotate_yml),
   ]
 
   /// The host's side: attach, runner, library and the steps' scripts. Sent once as a tar (docs/runner.md).
@@ -45,6 +46,7 @@ public enum Playbooks {
     EmbeddedFile(path: "recovery.sh", bytes: PackageResources.recovery_sh),
     EmbeddedFile(path: "registry.sh", bytes: PackageResources.registry_sh),
     EmbeddedFile(path: "releases.sh", bytes: PackageResources.releases_sh),
+    EmbeddedFile(path: "roles.sh", bytes: PackageResources.roles_sh),
     EmbeddedFile(path: "runner.sh", bytes: PackageResources.runner_sh),
     EmbeddedFile(path: "schema.sh", bytes: PackageResources.schema_sh),
     EmbeddedFile(path: "sshd.sh", bytes: PackageResources.sshd_sh),
@@ -79,6 +81,9 @@ public enum Playbooks {
     EmbeddedFile(path: "steps/recreate.undo.sh", bytes: PackageResources.recreate_undo_sh),
     EmbeddedFile(path: "steps/release.apply.sh", bytes: PackageResources.release_apply_sh),
     EmbeddedFile(path: "steps/release.undo.sh", bytes: PackageResources.release_undo_sh),
+    EmbeddedFile(path: "steps/role-probe.apply.sh", bytes: PackageResources.role_probe_apply_sh),
+    EmbeddedFile(path: "steps/role.apply.sh", bytes: PackageResources.role_apply_sh),
+    EmbeddedFile(path: "steps/role.undo.sh", bytes: PackageResources.role_undo_sh),
     EmbeddedFile(path: "steps/run.apply.sh", bytes: PackageResources.run_apply_sh),
     EmbeddedFile(path: "steps/run.undo.sh", bytes: PackageResources.run_undo_sh),
     EmbeddedFile(path: "steps/schema-probe.apply.sh", bytes: PackageResources.schema_probe_apply_sh),

@@ -20,6 +20,8 @@ struct DeploymentCommand: Sendable {
   /// Bootstrap: the accounts by which the machine is entered, and whether only the plan is wanted.
   var accounts: [String] = []
   var planOnly = false
+  /// `secrets rotate`: the new value.
+  var rotation: RotationSource?
 
   /// - Parameters:
   ///   - kinds: of the playbook's steps those alone are read.
@@ -29,20 +31,34 @@ struct DeploymentCommand: Sendable {
   )
     async throws
   {
+    let summary = try await carryOut(kind, only: kinds, narrow: narrow)
+    if summary.exitStatus != 0 { throw ExitCode(summary.exitStatus) }
+  }
+
+  /// The same, and tells how it ended.
+  func carryOut(
+    _ kind: DeploymentRequest.Kind, only kinds: Set<StepKindName>? = nil, narrow: ((Playbook) -> Playbook)? = nil
+  )
+    async throws -> DeploymentSummary
+  {
     let context = CommandContext.current
     let session = ProjectSession(global, context: context)
     var loaded = try session.load(
       environment: environment, playbook: playbook, version: version, set: set, only: kinds)
     if let narrow { loaded.playbook = narrow(loaded.playbook) }
     let host = try session.host(of: loaded.inventory)
-    // A rollback's steps are those of the releases on the host.
-    if case .rollback = kind {
-    } else {
+    // The steps of these are those of the releases on the host.
+    switch kind {
+    case .rollback, .rotate: break
+    default:
       try StepSelection(loaded.inventory, host: host.name, skip: options.skip).check(loaded.playbook.steps)
     }
     // A rollback brings the release's own env along: it needs no key.
     var vault: [String: String] = [:]
-    if case .deploy = kind { vault = try session.vaultValues(loaded.inventory, root: loaded.project.root) }
+    switch kind {
+    case .deploy, .rotate: vault = try session.vaultValues(loaded.inventory, root: loaded.project.root)
+    default: break
+    }
     var request = DeploymentRequest(
       kind: kind, inventory: loaded.inventory, playbook: loaded.playbook, playbookText: loaded.playbookText,
       holder: session.holder(reason: write.reason), nonce: SecureRandom.word(16).lowercased())
@@ -62,7 +78,8 @@ struct DeploymentCommand: Sendable {
       host, inventory: loaded.inventory, projectRoot: loaded.project.root, context: context, accounts: accounts,
       emit: { view.handle($0) })
     let client = LiveDeploymentClient(
-      connector: connector, session: session, loaded: loaded, flags: flags, version: version ?? "", vault: vault)
+      connector: connector, session: session, loaded: loaded, flags: flags, version: version ?? "", vault: vault,
+      rotation: rotation)
     view.handle(
       .starting(
         DeploymentHeading(
@@ -88,7 +105,7 @@ struct DeploymentCommand: Sendable {
     interrupts.end()
     await connector.close()
     screen.end()
-    if summary.exitStatus != 0 { throw ExitCode(summary.exitStatus) }
+    return summary
   }
 
   private func reason(of kind: Interrupts.Kind) -> String {

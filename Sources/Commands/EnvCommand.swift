@@ -36,9 +36,14 @@ struct EnvCommand: AsyncParsableCommand {
     let (release, env, generated, facts) = try await command.converse(asking: asked) { attachment in
       async let release = attachment.request(asked[0])
       async let env = attachment.request(asked[1])
-      async let generated = attachment.request(asked[2])
-      async let facts = plansMemory ? attachment.request(asked[3]).text : ""
-      return (try await release.found, try await env.found, try await generated.found, try await facts)
+      async let inFiles = attachment.request(asked[2])
+      async let generated = attachment.request(asked[3])
+      async let facts = plansMemory ? attachment.request(asked[4]).text : ""
+      let files = [try await env.found, try await inFiles.found].compactMap(\.self)
+      return (
+        try await release.found, files.isEmpty ? nil : files.joined(separator: "\n"), try await generated.found,
+        try await facts
+      )
     }
     let current = try release.map { try Release(json: $0, host: command.host.name) }
     let loaded = try command.session.load(

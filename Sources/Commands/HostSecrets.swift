@@ -34,10 +34,8 @@ struct HostSecrets: Sendable {
   func values(files: [String], generated: String? = nil) -> [Secret] {
     var found: [Secret] = []
     for (text, all) in files.map({ ($0, false) }) + [generated].compactMap({ $0 }).map({ ($0, true) }) {
-      for (name, value) in (try? EnvFile.read(Array(text.utf8), file: "the host's env file")) ?? []
-      where all || isSecret(name) {
-        found.append(Secret(value))
-      }
+      let values = (try? EnvFile.read(Array(text.utf8), file: "the host's env file")) ?? []
+      for (name, value) in values where all || isSecret(name) || isInFile(name, values) { found.append(Secret(value)) }
     }
     for (name, value) in session.context.environment
     where CommandContext.secretVariables.contains(name) || names.contains(name) && isSecret(name) {
@@ -48,7 +46,7 @@ struct HostSecrets: Sendable {
 
   /// What `values` asks, for the command line.
   static func questions(_ paths: HostPaths) -> [String] {
-    ["get \(paths.current)/.env", "get \(paths.state)/generated.env"]
+    ["get \(paths.current)/.env", "get \(paths.current)/.secrets", "get \(paths.state)/generated.env"]
   }
 
   /// Asked over a conversation, in one flight; of a deployment also the release that it makes.
@@ -56,21 +54,28 @@ struct HostSecrets: Sendable {
     let paths = HostPaths(project: inventory.project)
     let questions = Self.questions(paths)
     async let current = attachment.request(questions[0])
-    async let generated = attachment.request(questions[1])
+    async let inFiles = attachment.request(questions[1])
+    async let generated = attachment.request(questions[2])
     var files: [String] = []
-    if let deployment, let text = try await attachment.request("get \(paths.release(deployment))/.env").found {
-      files.append(text)
+    // What is in files is secret, whatever its name: as what was generated.
+    var secrets = [try await inFiles.found, try await generated.found]
+    if let deployment {
+      async let env = attachment.request("get \(paths.release(deployment))/.env")
+      async let more = attachment.request("get \(paths.release(deployment))/.secrets")
+      if let text = try await env.found { files.append(text) }
+      secrets.append(try await more.found)
     }
     if let text = try await current.found { files.append(text) }
-    return values(files: files, generated: try await generated.found)
+    return values(files: files, generated: secrets.compactMap(\.self).joined(separator: "\n"))
   }
 
   /// The same over a session without a conversation.
   func values(_ connection: SSHSession) async throws -> [Secret] {
     let paths = HostPaths(project: inventory.project)
     async let current = read("\(paths.current)/.env", connection)
+    async let inFiles = read("\(paths.current)/.secrets", connection)
     async let generated = read("\(paths.state)/generated.env", connection)
-    return values(files: [try await current], generated: try await generated)
+    return values(files: [try await current], generated: try await inFiles + "\n" + generated)
   }
 
   /// A file that is absent is empty.
@@ -79,7 +84,12 @@ struct HostSecrets: Sendable {
     return String(decoding: result.stdout, as: UTF8.self)
   }
 
-  private func isSecret(_ name: String) -> Bool {
+  /// The same text names the file that containers get it in.
+  private func isInFile(_ name: String, _ values: [(name: String, value: String)]) -> Bool {
+    values.contains { $0.name == name + EnvFile.pathSuffix }
+  }
+
+  func isSecret(_ name: String) -> Bool {
     marked.contains(name) || fromVault.contains(name) || Secrecy.isSecret(name: name)
   }
 }

@@ -15,6 +15,8 @@ struct LiveDeploymentClient: DeploymentClient {
   var version: String
   /// What the vault has, by name.
   var vault: [String: String] = [:]
+  /// `secrets rotate`: the new value.
+  var rotation: RotationSource?
 
   func attach(asking: [String]) async throws -> Attachment { try await connector.attach(asking: asking) }
 
@@ -26,9 +28,9 @@ struct LiveDeploymentClient: DeploymentClient {
     var request = EnvRequest(
       from: inventory.env.from, builtins: ["VERSION": version], environment: inventory.environment,
       generate: { length in SecureRandom.word(length) })
+    let present = try values(host, "the running release's env file")
     request.values = [
-      .flags: flags, .environment: session.context.environment, .vault: vault,
-      .host: try values(host, "the running release's env file"),
+      .flags: flags, .environment: session.context.environment, .vault: vault, .host: present,
       .generated: try values(generated, "the host's generated.env"),
     ]
     request.defaultedOnHost = Set(current?.envDefaults ?? [])
@@ -43,7 +45,29 @@ struct LiveDeploymentClient: DeploymentClient {
     for value in resolution.values where resolution.generated.contains(value.name) {
       made[value.name] = Secret(value.value)
     }
-    return ResolvedEnv(values: resolution.values, generated: made)
+    let places = SecretPlaces(inventory)
+    return ResolvedEnv(
+      values: resolution.values.map { places.placed($0, present: present, current: current) }, generated: made,
+      roles: template.roles)
+  }
+
+  func rotation(of key: String, host: String?, generated: String?, current: Release) throws -> Rotation {
+    guard let rotation else { throw OrchestrateError(.internalFault, "no value is being changed") }
+    return try rotation.rotation(
+      of: key, loaded, secrets: HostSecrets(session, inventory: loaded.inventory),
+      present: try host.map { try EnvFile.read(Array($0.utf8), file: "the running release's env file") } ?? [],
+      sources: [
+        .environment: session.context.environment, .vault: vault,
+        .generated: try values(generated, "the host's generated.env"),
+      ], current: current)
+  }
+
+  func verifier(of password: Secret) -> Secret? {
+    do {
+      return SCRAMVerifier.make(
+        password: password.reveal(), salt: try SecureRandom.bytes(SCRAMVerifier.saltCount)
+      ).map { Secret($0) }
+    } catch { preconditionFailure("no random numbers: \(error.message)") }
   }
 
   private func values(_ text: String?, _ file: String) throws -> [String: String] {

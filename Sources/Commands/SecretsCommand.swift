@@ -17,12 +17,14 @@ struct SecretsCommand: AsyncParsableCommand {
       Examples:
         orchestrate secrets keygen
         orchestrate secrets edit prod
-        orchestrate secrets set prod DB_PASSWORD < password.txt
+        orchestrate secrets set prod TELEGRAM_TOKEN
+        orchestrate secrets rotate prod DB_PASSWORD
         orchestrate secrets recipients add prod age1…
       """,
     subcommands: [
       SecretsKeygenCommand.self, SecretsEditCommand.self, SecretsGetCommand.self, SecretsSetCommand.self,
-      SecretsUnsetCommand.self, SecretsListCommand.self, SecretsRekeyCommand.self, SecretsRecipientsCommand.self,
+      SecretsUnsetCommand.self, SecretsRotateCommand.self, SecretsListCommand.self, SecretsRekeyCommand.self,
+      SecretsRecipientsCommand.self,
       SecretsMergeCommand.self,
     ])
 }

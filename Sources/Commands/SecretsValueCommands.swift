@@ -71,7 +71,7 @@ struct SecretsSetCommand: AsyncParsableCommand {
   func run() async throws {
     let context = CommandContext.current
     let file = try VaultFile(global, environment: environment, context: context)
-    let value = VaultValue(try await input(context))
+    let value = VaultValue(try await SecretInput(environment: environment, key: key, exact: exact).read(context))
     let written = try file.change(creating: true) { (vault: inout Vault) throws(VaultError) in
       let path = vault.path(key)
       try vault.checkEncrypts(path)
@@ -81,9 +81,18 @@ struct SecretsSetCommand: AsyncParsableCommand {
       written ? "\(key) is set in \(file.name)\n" : "\(key) has this value already; nothing was written\n")
   }
 
+}
+
+/// A value from stdin, or asked for without echo where stdin is a terminal.
+struct SecretInput {
+  let environment: String
+  let key: String
+  /// Keep a line break at its end.
+  var exact = false
+
   private static let limit = 128 * 1024
 
-  private func input(_ context: CommandContext) async throws -> String {
+  func read(_ context: CommandContext) async throws -> String {
     let text: String
     if context.standardInputIsTerminal {
       guard let answer = await context.readSecret("Value of \(key) (not shown): ") else {

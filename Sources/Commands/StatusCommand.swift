@@ -162,7 +162,7 @@ struct InventoryCommand: AsyncParsableCommand {
     }
     document.services = .init(
       app: inventory.services.app, database: inventory.services.database, cache: inventory.services.cache)
-    document.envTemplate = inventory.env.template
+    document.envTemplate = inventory.env.templates.isEmpty ? nil : inventory.env.templates.joined(separator: ", ")
     document.vars = inventory.vars
     let context = session.context
     if global.format(context) == .json {

@@ -203,7 +203,7 @@ extension CommandContext {
 extension ProjectSession {
   /// What the environment's vault has for env file and registry: its top-level values by name. Empty where none is used.
   func vaultValues(_ inventory: Inventory, root: String) throws -> [String: String] {
-    guard inventory.env.from.contains(.vault), inventory.env.template != nil || inventory.registry != nil else {
+    guard inventory.env.from.contains(.vault), !inventory.env.templates.isEmpty || inventory.registry != nil else {
       return [:]
     }
     let file = VaultFile(inventory, root: root, context: context)

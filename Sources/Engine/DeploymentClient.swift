@@ -16,6 +16,12 @@ public protocol DeploymentClient: Sendable {
   func resolveEnv(
     host: String?, generated: String?, current: Release?, hasVolumes: Bool, machine: MachineSize?
   ) throws -> ResolvedEnv?
+  /// A new value for one name of the running release's env; the same one each time it is asked. Throws `OrchestrateError`, `ConfigurationError`.
+  ///
+  /// - Parameter host: text of the running release's env file, values in files included.
+  func rotation(of key: String, host: String?, generated: String?, current: Release) throws -> Rotation
+  /// What a database may keep of a password; nil: it has characters that it isn't made for here.
+  func verifier(of password: Secret) -> Secret?
   /// What no view may show of these env files, whoever set the values; everything in `generated` is secret.
   func secrets(envFiles: [String], generated: String?) -> [Secret]
   /// The password for the image registry; nil: the inventory names none. Throws `ConfigurationError` where it has no value.
@@ -42,9 +48,12 @@ public struct ResolvedEnv: Sendable, Equatable {
   public var values: [ResolvedValue]
   /// Values that were generated now, by name: kept on the host for good before their first use.
   public var generated: [String: Secret]
-  public init(values: [ResolvedValue], generated: [String: Secret]) {
+  /// What the template says of database roles (`@role`), by name.
+  public var roles: [String: String]
+  public init(values: [ResolvedValue], generated: [String: Secret], roles: [String: String] = [:]) {
     self.values = values
     self.generated = generated
+    self.roles = roles
   }
 }
 
@@ -66,6 +75,8 @@ public struct DeploymentRequest: Sendable {
     case deploy(version: String)
     /// Nil: the release before.
     case rollback(to: String?)
+    /// Another value for a name of the env file: a new release of the running version.
+    case rotate(key: String)
     /// The user's own playbook, or a command that is a playbook (`backup`, `prune`): steps on the running release, nothing is committed.
     case run(playbook: String)
     /// The machine itself, as root; nothing is committed.
@@ -110,6 +121,7 @@ public struct DeploymentRequest: Sendable {
     switch kind {
     case .deploy: "deploy"
     case .rollback: "rollback"
+    case .rotate: "rotate"
     case .run(let name): name
     case .bootstrap: "bootstrap"
     }

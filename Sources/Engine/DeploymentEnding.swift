@@ -77,6 +77,7 @@ extension DeploymentRun {
     switch request.kind {
     case .deploy(let version): "orchestrate deploy \(request.inventory.environment) \(version)"
     case .rollback: "orchestrate rollback \(request.inventory.environment)"
+    case .rotate(let key): "orchestrate secrets rotate \(request.inventory.environment) \(key)"
     case .run: "the same command again"
     case .bootstrap: "orchestrate bootstrap \(request.inventory.environment)"
     }

@@ -13,6 +13,9 @@ extension DeploymentRun {
     case .rollback:
       try await open()
       try await rollBack()
+    case .rotate:
+      try await open()
+      try await rotate()
     case .run:
       try await open()
       try await runOnCurrent()
@@ -67,19 +70,25 @@ extension DeploymentRun {
   }
 
   /// The steps behind the plan, with the draining that the schema policy asks for before the backup.
-  private func appendChanging(_ steps: [StepSpec], to assembly: inout StepAssembly, draining: Bool = true) throws {
+  func appendChanging(_ steps: [StepSpec], to assembly: inout StepAssembly, draining: Bool = true) throws {
     var drained = !draining
     let drain = steps.lazy.compactMap { self.catalog.drain($0) }.first
+    var needsRoles = !preparation.context.roleChanges.isEmpty
     for spec in steps {
       if let drain, !drained, spec.kind == .backup || spec.kind == .migrate {
         try assembly.append(name: "drain", kind: "drain", drain, context: preparation.context)
         drained = true
       }
+      if needsRoles, spec.kind.followsRoles {
+        try assembly.append(
+          name: Preparation.role, kind: Preparation.role, catalog.role, context: preparation.context)
+        needsRoles = false
+      }
       try assembly.append(spec, context: preparation.context)
     }
   }
 
-  private func kept(_ steps: [StepSpec]) -> (kept: [StepSpec], leftOut: [String: String]) {
+  func kept(_ steps: [StepSpec]) -> (kept: [StepSpec], leftOut: [String: String]) {
     let (kept, leftOut) = preparation.select(steps)
     for spec in steps {
       if let reason = leftOut[spec.name] {
@@ -103,14 +112,14 @@ extension DeploymentRun {
     return false
   }
 
-  private func end(reason: String) async throws {
+  func end(reason: String) async throws {
     await interrupt(reason: reason)
     while try await !pump() {}
   }
 
   // MARK: - Plan
 
-  private func refuse(problems: [String]) throws {
+  func refuse(problems: [String]) throws {
     guard !problems.isEmpty else { return }
     throw OrchestrateError(
       .failed, problems.count == 1 ? problems[0] : "\(problems.count) problems forbid the deployment",
@@ -145,7 +154,7 @@ extension DeploymentRun {
       throw OrchestrateError(
         .failed, "nothing runs here, so there is nothing to go back from", host: host, state: "nothing was changed")
     }
-    let target = try await findTarget(version, current: current)
+    let (target, targetEnv) = try await findTarget(version, current: current)
     let old = try client.playbook(of: target, only: [.recreate, .health])
     let now = try client.playbook(of: current, only: [.backup, .migrate])
     preparation.context.steps = now.steps
@@ -155,6 +164,7 @@ extension DeploymentRun {
     if version == nil { try await confirmAnother(current: current, target: target) }
     preparation.context.target = target
     preparation.context.version = target.version
+    try preparation.bringBackRoles(current: current, target: target, targetEnv: targetEnv, catalog, client)
     toVersion = target.version
   }
 
@@ -207,7 +217,7 @@ extension DeploymentRun {
   }
 
   /// The release to go back to: never one that didn't pass its gate, never simply the next lower number.
-  private func findTarget(_ version: String?, current: Release) async throws -> Release {
+  private func findTarget(_ version: String?, current: Release) async throws -> (release: Release, env: String?) {
     var next = current.previous
     var visited: Set<Int> = []
     while next > 0, visited.insert(next).inserted {
@@ -223,7 +233,7 @@ extension DeploymentRun {
         if let config { preparation.context.targetConfig = config }
         if let env = files.env { emit(.secrets(client.secrets(envFiles: [env], generated: nil))) }
         release.number = next
-        return release
+        return (release, files.env)
       }
       next = release.previous
     }

@@ -26,7 +26,7 @@ public actor DeploymentRun {
   var preparation: Preparation
   /// Of the release before the running one, as they were at the last look.
   var previousFiles: Preparation.ReleaseFiles?
-  /// Rollback: its steps, with the settings of the releases concerned.
+  /// Rollback and rotation: the steps, with the settings of the releases concerned.
   var stepsBack: [StepSpec] = []
   /// After authentication: exchanges that this side or the host had to wait for. What overlaps with a step's work isn't one: signs of life, the
   /// seal, replies to steps.
@@ -158,16 +158,25 @@ public actor DeploymentRun {
   func open() async throws {
     try await connect()
     try preparation.requireDocker(catalog)
-    if case .rollback(let version) = request.kind { try await chooseTarget(version) }
+    try await choose()
     try await lock()
     if previousAtOpening != preparation.context.current?.number ?? 0, let attachment {
       // Somebody else's deployment ended between our look and our lock.
       roundTrips += 1
       try await look(attachment)
-      if case .rollback(let version) = request.kind { try await chooseTarget(version) }
+      try await choose()
     }
     emit(.opened(host: host, number: number ?? 0, from: fromVersion, to: toVersion ?? ""))
     if let interrupted { throw OrchestrateError(.failed, interrupted, host: host) }
+  }
+
+  /// What a command without a version is about; before the lock, so that its holder says so.
+  private func choose() async throws {
+    switch request.kind {
+    case .rollback(let version): try await chooseTarget(version)
+    case .rotate(let key): try chooseRotation(of: key)
+    default: break
+    }
   }
 
   /// Asks for the lock, and begins to follow the deployment that it opens.

@@ -14,6 +14,8 @@ public struct HostPaths: Sendable {
   public var current: String { "\(opt)/current" }
   /// A name that only the conversation knows (docs/runner.md).
   public var previous: String { "\(opt)/previous" }
+  /// Of values that containers get in files.
+  public var secrets: String { "\(opt)/secrets" }
   public func release(_ number: Int) -> String { "\(opt)/releases/\(number)" }
   public func deployment(_ number: Int) -> String { "\(state)/deployments/\(number)" }
 

@@ -7,7 +7,7 @@ struct Preparation: Sendable {
   let request: DeploymentRequest
   let host: String
   var context: StepContext
-  private var hostEnv: String?
+  private(set) var hostEnv: String?
   private var generatedEnv: String?
 
   init(request: DeploymentRequest, host: String, version: String, sha256: @escaping @Sendable ([UInt8]) -> String) {
@@ -39,21 +39,28 @@ struct Preparation: Sendable {
   struct ReleaseFiles: Sendable {
     var description: String?
     var config: String?
+    /// Values in files included.
     var env: String?
+
+    static let names = ["release.json", "effective.json", ".env", ".secrets"]
+
+    static func whole(env: String?, secrets: String?) -> String? {
+      env.map { secrets == nil ? $0 : $0 + "\n" + secrets! }
+    }
 
     init(at directory: String, get: @escaping @Sendable (String) async throws -> Reply) async throws {
       async let description = get("get \(directory)/release.json")
       async let config = get("get \(directory)/effective.json")
       async let env = get("get \(directory)/.env")
-      (self.description, self.config, self.env) = try await (
-        description.foundText, config.foundText, env.foundText
-      )
+      async let secrets = get("get \(directory)/.secrets")
+      (self.description, self.config) = try await (description.foundText, config.foundText)
+      self.env = Self.whole(env: try await env.foundText, secrets: try await secrets.foundText)
     }
   }
 
   /// What `hostState` asks, for the command line.
   static func questions(_ paths: HostPaths, withPrevious: Bool = false) -> [String] {
-    let release = { (directory: String) in ["release.json", "effective.json", ".env"].map { "get \(directory)/\($0)" } }
+    let release = { (directory: String) in ReleaseFiles.names.map { "get \(directory)/\($0)" } }
     return ["facts"] + release(paths.current) + ["get \(paths.state)/generated.env"]
       + (withPrevious ? release(paths.previous) : [])
   }
@@ -68,10 +75,11 @@ struct Preparation: Sendable {
     async let release = attachment.request("get \(paths.current)/release.json")
     async let config = attachment.request("get \(paths.current)/effective.json")
     async let environment = attachment.request("get \(paths.current)/.env")
+    async let secrets = attachment.request("get \(paths.current)/.secrets")
     async let generated = attachment.request("get \(paths.state)/generated.env")
     var state = HostState(facts: HostFacts(parsing: try await facts.text))
     state.previous = try await previous
-    state.env = try await environment.foundText
+    state.env = ReleaseFiles.whole(env: try await environment.foundText, secrets: try await secrets.foundText)
     state.generated = try await generated.foundText
     if let text = try await release.foundText {
       do { state.release = try Release(json: text, host: host) } catch let error as OrchestrateError {
@@ -122,6 +130,18 @@ struct Preparation: Sendable {
     context.env = resolved?.values
     context.registryPassword = try client.registryPassword()
     context.generated = resolved?.generated ?? [:]
+    context.templateRoles = resolved?.roles ?? [:]
+  }
+
+  /// The running release with another value: its version, its images, its configuration.
+  mutating func rotate(_ key: String, current: Release, _ client: any DeploymentClient) throws {
+    let rotation = try client.rotation(of: key, host: hostEnv, generated: generatedEnv, current: current)
+    context.rotation = rotation
+    context.env = rotation.values
+    context.generated = rotation.kept
+    context.templateRoles = rotation.roles
+    context.images = current.images
+    context.version = current.version
   }
 
   /// The same of what the host has already: what runs now may print it.
@@ -170,6 +190,7 @@ struct Preparation: Sendable {
   }
 
   static let probeSuffix = "-probe"
+  static let role = "role"
 
   mutating func take(config text: String?, path: String, catalog: StepCatalog) throws {
     guard let text else {
@@ -239,6 +260,9 @@ struct Preparation: Sendable {
         plan.steps[plan.steps.count - 1].skipped = true
         plan.steps[plan.steps.count - 1].reason = reason
         continue
+      }
+      if !context.roleChanges.isEmpty, spec.kind.followsRoles, !plan.steps.contains(where: { $0.kind == Self.role }) {
+        plan.steps.append(StepPlan(step: Self.role, kind: Self.role, changes: try catalog.role.plan(context)))
       }
       plan.steps.append(
         StepPlan(step: spec.name, kind: spec.kind.rawValue, changes: try catalog.kind(spec).plan(context)))

@@ -11,6 +11,14 @@ public struct StepCatalog: Sendable {
   public var probe: @Sendable (StepSpec) -> (any StepKind)?
   /// Internal, before the plan of a rollback: asks the database where the schema is; nil: it stays there anyway.
   public var schemaProbe: @Sendable (StepSpec) -> (any StepKind)?
+  /// Internal, before the first container is replaced: gives database roles the passwords of the release that comes; in a rotation's plan, asks first
+  /// whether that can be done.
+  public var role: any StepKind
+  public var roleProbe: any StepKind
+  /// Which values are passwords of database roles, by name, as far as the compose file tells.
+  public var roles: @Sendable (ComposeConfig, Inventory, [ResolvedValue]) -> [String: String]
+  /// What a rotation makes of the running configuration, the services outside the app's that have to be recreated for it, and why it can't be.
+  public var rotated: @Sendable (StepContext) -> RotatedConfig
   /// Faults that forbid the deployment and warnings that don't, found in facts and configuration.
   public var inspect: @Sendable (StepContext) -> (problems: [String], warnings: [String])
   /// Services that steps or `--include` name and that neither the compose file nor, where there is none, the running release holds: a sentence each.
@@ -24,6 +32,9 @@ public struct StepCatalog: Sendable {
     kind: @escaping @Sendable (StepSpec) -> any StepKind, seal: any StepKind,
     drain: @escaping @Sendable (StepSpec) -> (any StepKind)?, probe: @escaping @Sendable (StepSpec) -> (any StepKind)?,
     schemaProbe: @escaping @Sendable (StepSpec) -> (any StepKind)? = { _ in nil },
+    role: any StepKind, roleProbe: any StepKind,
+    roles: @escaping @Sendable (ComposeConfig, Inventory, [ResolvedValue]) -> [String: String] = { _, _, _ in [:] },
+    rotated: @escaping @Sendable (StepContext) -> RotatedConfig,
     inspect: @escaping @Sendable (StepContext) -> (problems: [String], warnings: [String]),
     unknownServices: @escaping @Sendable ([StepSpec], StepContext) -> [String] = { _, _ in [] },
     memory: @escaping @Sendable (StepContext) -> MemoryCommitment? = { _ in nil },
@@ -34,11 +45,25 @@ public struct StepCatalog: Sendable {
     self.drain = drain
     self.probe = probe
     self.schemaProbe = schemaProbe
+    self.role = role
+    self.roleProbe = roleProbe
+    self.roles = roles
+    self.rotated = rotated
     self.inspect = inspect
     self.unknownServices = unknownServices
     self.memory = memory
     self.misread = misread
   }
+}
+
+/// What a rotation makes of the running configuration.
+public struct RotatedConfig: Sendable, Equatable {
+  public var config: ComposeConfig
+  /// Services outside the app's that use the value, the database excepted.
+  public var services: Set<String> = []
+  public var problems: [String] = []
+  public var warnings: [String] = []
+  public init(config: ComposeConfig) { self.config = config }
 }
 
 extension StepKindName {

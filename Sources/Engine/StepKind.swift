@@ -95,6 +95,12 @@ public struct StepContext: Sendable {
   public var env: [ResolvedValue]?
   /// The values in it that were generated for this deployment.
   public var generated: [String: Secret]
+  /// What the template says of database roles (`@role`), by name.
+  public var templateRoles: [String: String] = [:]
+  /// `secrets rotate`: what it changes.
+  public var rotation: Rotation?
+  /// Database roles that get another password.
+  public var roleChanges: [RoleChange] = []
   /// Facts that steps of this deployment have reported so far: step name → key → value.
   public var reported: [String: [String: JSONValue]]
   public var options: DeployOptions

@@ -13,15 +13,24 @@ public enum EnvFile {
     public var reason: String
   }
 
-  /// One line per value, in the given order; the same values give the same bytes. Throws `UnwritableValue` for
+  /// Behind the name of a value that is in a file: the variable that holds its path.
+  public static let pathSuffix = "_FILE"
+
+  /// One line per value, in the given order; the same values give the same bytes. Of a value in a file the path. Throws `UnwritableValue` for
   /// control characters, and for line breaks in anything but `@type pem`.
   public static func render(_ values: [ResolvedValue]) throws -> String {
     var text = ""
     for value in values {
-      let line = try line(name: value.name, value: value.value, multiline: value.type == .pem)
-      text += line + "\n"
+      let (name, content) = value.variable
+      text += try line(name: name, value: content, multiline: value.type == .pem) + "\n"
     }
     return text
+  }
+
+  /// The same of the values that are in files: by their own names, and nothing of the others.
+  public static func renderFiles(_ values: [ResolvedValue]) throws -> String {
+    try values.filter { $0.path != nil }.map { try line(name: $0.name, value: $0.value, multiline: true) + "\n" }
+      .joined()
   }
 
   /// `NAME=value`, quoted so that Compose reads the value back as it is.

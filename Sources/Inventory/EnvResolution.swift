@@ -65,13 +65,27 @@ public struct ResolvedValue: Sendable, Equatable, CustomStringConvertible {
   public var isSecret: Bool
   public var origin: EnvOrigin
   public var type: EnvType
+  /// Containers get it in a file (`@file`).
+  public var isFile: Bool
+  /// Of that file, on the host; nil as long as nobody has given it one, and of every other value.
+  public var path: String?
 
-  public init(name: String, value: String, isSecret: Bool, origin: EnvOrigin, type: EnvType = .string) {
+  public init(
+    name: String, value: String, isSecret: Bool, origin: EnvOrigin, type: EnvType = .string, isFile: Bool = false,
+    path: String? = nil
+  ) {
     self.name = name
     self.value = value
     self.isSecret = isSecret
     self.origin = origin
     self.type = type
+    self.isFile = isFile
+    self.path = path
+  }
+
+  /// What the env file says of it: the value, or where the file lies that holds it.
+  public var variable: (name: String, value: String) {
+    path.map { (name + EnvFile.pathSuffix, $0) } ?? (name, value)
   }
 
   public var description: String { "\(name)=\(isSecret ? "********" : value) (\(origin))" }

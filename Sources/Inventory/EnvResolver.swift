@@ -39,10 +39,11 @@ struct EnvResolver {
     done[entry.name] = .some(nil)
     let piece = entry.isGenerated ? generated(entry) : evaluate(entry.parts, of: entry)
     guard let piece else { return nil }
-    let isSecret = piece.isSecret || entry.isMarkedSecret || Secrecy.isSecret(name: entry.name)
+    let isSecret = piece.isSecret || entry.isMarkedSecret || entry.isFile || Secrecy.isSecret(name: entry.name)
     guard check(piece, entry, isSecret: isSecret) else { return nil }
     let value = ResolvedValue(
-      name: entry.name, value: piece.text, isSecret: isSecret, origin: piece.origin, type: entry.type)
+      name: entry.name, value: piece.text, isSecret: isSecret, origin: piece.origin, type: entry.type,
+      isFile: entry.isFile)
     done[entry.name] = value
     return value
   }
@@ -54,12 +55,12 @@ struct EnvResolver {
       diagnostics.error(at: entry.valueLocation, "\(entry.name)\(from): expected \(expected), found \(found)")
       return false
     }
-    let isMultiline = entry.type == .pem
+    let isMultiline = entry.type == .pem || entry.isFile
     if let bad = piece.text.unicodeScalars.first(where: { !EnvFile.isAllowed($0, multiline: isMultiline) }) {
       let what = bad == "\n" || bad == "\r" ? "a line break" : "a control character"
       diagnostics.error(
         at: entry.valueLocation, "\(entry.name)\(from): the value holds \(what)",
-        help: bad == "\n" ? "only @type pem may have several lines" : nil)
+        help: bad == "\n" ? "only @type pem and @file may have several lines" : nil)
       return false
     }
     return true
@@ -75,7 +76,9 @@ struct EnvResolver {
       if isDatabase, request.databaseVolumeExists, source != .host, source != .generated, let onHost, onHost != text {
         diagnostics.warning(
           at: entry.location, "\(entry.name) from \(Self.words(source)) isn't the one that the host has",
-          help: "the database's volume remembers the old one: change it there too, or leave the new one out")
+          help:
+            "the database's volume remembers the old one; to change both: orchestrate secrets rotate \(request.environment) \(entry.name)"
+        )
       }
       return Piece(text: text, isSecret: true, origin: .source(source))
     }

@@ -13,6 +13,10 @@ public struct EnvTemplate: Sendable, Equatable {
     public var isMarkedSecret: Bool
     /// Marked `@keep`: never generated anew while the database's volume exists.
     public var isKept: Bool
+    /// Marked `@file`: containers get the value in a file, and the env file its path, as `NAME_FILE`.
+    public var isFile = false
+    /// `@role`: the database role whose password the value is.
+    public var role: String?
     public var location: SourceLocation
     var parts: [EnvPart]
     var valueLocation: SourceLocation
@@ -22,6 +26,19 @@ public struct EnvTemplate: Sendable, Equatable {
 
     /// Made on the host if no source has it, and then kept.
     public var isGenerated: Bool { EnvPart.generates(parts) }
+
+    /// The entry takes the place of one in a file before it. What a value is, a secret above all, another value for it doesn't change: annotations
+    /// are kept, unless it has its own.
+    func overriding(_ other: Entry) -> Entry {
+      var entry = self
+      if documentation.isEmpty { entry.documentation = other.documentation }
+      if type == .string { entry.type = other.type }
+      entry.isMarkedSecret = isMarkedSecret || other.isMarkedSecret
+      entry.isKept = isKept || other.isKept
+      entry.isFile = isFile || other.isFile
+      entry.role = role ?? other.role
+      return entry
+    }
   }
 
   public internal(set) var entries: [Entry]
@@ -45,19 +62,40 @@ public struct EnvTemplate: Sendable, Equatable {
   }
 
   /// Parses a template by itself. Throws `ConfigurationError` with all its faults.
-  public init(file: String, bytes: [UInt8]) throws {
+  public init(file: String, bytes: [UInt8]) throws { try self.init(files: [(file, bytes)]) }
+
+  /// Parses a template with what lies above it: later files override names of earlier ones and may add others. Throws `ConfigurationError` with the
+  /// faults of all of them.
+  public init(files: [(name: String, bytes: [UInt8])]) throws {
     let diagnostics = DiagnosticCollector()
-    let template = SourceText(file: file, bytes: bytes, diagnostics: diagnostics).map {
-      Self.parse($0, diagnostics: diagnostics)
-    }
+    let sources = files.compactMap { SourceText(file: $0.name, bytes: $0.bytes, diagnostics: diagnostics) }
+    let template = Self.parse(sources, diagnostics: diagnostics)
     try diagnostics.throwIfErrors()
-    guard let template else { throw ConfigurationError(diagnostics.diagnostics) }
     self = template
   }
 
   init(entries: [Entry]) { self.entries = entries }
 
-  static func parse(_ source: SourceText, diagnostics: DiagnosticCollector) -> EnvTemplate {
+  static func parse(_ sources: [SourceText], diagnostics: DiagnosticCollector) -> EnvTemplate {
+    var template = EnvTemplate(entries: [])
+    for source in sources { template.lay(entries(of: source, diagnostics: diagnostics)) }
+    template.checkLiterals(diagnostics)
+    template.checkCycles(diagnostics)
+    template.checkFiles(diagnostics)
+    return template
+  }
+
+  private mutating func lay(_ above: [Entry]) {
+    for entry in above {
+      if let index = entries.firstIndex(where: { $0.name == entry.name }) {
+        entries[index] = entry.overriding(entries[index])
+      } else {
+        entries.append(entry)
+      }
+    }
+  }
+
+  private static func entries(of source: SourceText, diagnostics: DiagnosticCollector) -> [Entry] {
     diagnostics.announce(file: source.file)
     var parser = DotenvParser(source, knowsGenerate: true, diagnostics: diagnostics)
     parser.parse()
@@ -89,14 +127,20 @@ public struct EnvTemplate: Sendable, Equatable {
       entries.append(
         Entry(
           name: found.name, documentation: annotations.text.joined(separator: "\n"), type: annotations.type ?? .string,
-          isMarkedSecret: annotations.isSecret, isKept: annotations.isKept, location: found.location,
-          parts: found.parts,
-          valueLocation: found.valueLocation))
+          isMarkedSecret: annotations.isSecret, isKept: annotations.isKept, isFile: annotations.isFile,
+          role: annotations.role, location: found.location, parts: found.parts, valueLocation: found.valueLocation))
     }
-    let template = EnvTemplate(entries: entries)
-    template.checkLiterals(diagnostics)
-    template.checkCycles(diagnostics)
-    return template
+    return entries
+  }
+
+  /// The env file names the path of a value in a file as `NAME_FILE`.
+  private func checkFiles(_ diagnostics: DiagnosticCollector) {
+    for entry in entries where entry.isFile {
+      guard let other = entries.first(where: { $0.name == entry.name + EnvFile.pathSuffix }) else { continue }
+      diagnostics.error(
+        at: other.location, "\(other.name) is the path of \(entry.name), which is marked @file: the deployment sets it",
+        help: "remove the line, or the @file above \(entry.name)")
+    }
   }
 
   /// Every `${memory:NAME}` has to name something that the inventory's services have.
@@ -158,15 +202,17 @@ public struct EnvTemplate: Sendable, Equatable {
   }
 }
 
-/// `@type`, `@secret` and `@keep` in the comments of a name.
+/// `@type`, `@secret`, `@keep`, `@file` and `@role` in the comments of a name.
 struct EnvAnnotations {
   var text: [String] = []
   var type: EnvType?
   var isSecret = false
   var isKept = false
-  var isAny: Bool { type != nil || isSecret || isKept }
+  var isFile = false
+  var role: String?
+  var isAny: Bool { type != nil || isSecret || isKept || isFile || role != nil }
 
-  static let known = ["type", "secret", "keep"]
+  static let known = ["type", "secret", "keep", "file", "role"]
 
   /// - Parameter diagnostics: nil: faults are nobody's concern.
   mutating func read(_ comment: DotenvComment, _ diagnostics: DiagnosticCollector?) {
@@ -195,6 +241,22 @@ struct EnvAnnotations {
       switch String(word) {
       case "secret": isSecret = true
       case "keep": isKept = true
+      case "file": isFile = true
+      case "role":
+        if role != nil { diagnostics?.error(at: place(start), "a second @role for the same name") }
+        while end < scalars.count, scalars[end] == " " || scalars[end] == "\t" { end += 1 }
+        var name = String.UnicodeScalarView()
+        while end < scalars.count, scalars[end] != " ", scalars[end] != "\t" {
+          name.append(scalars[end])
+          end += 1
+        }
+        role = String(name)
+        // PostgreSQL cuts longer names (NAMEDATALEN - 1).
+        if name.isEmpty || name.first == "@" || String(name).utf8.count > 63 {
+          diagnostics?.error(
+            at: place(start), name.isEmpty ? "@role without a role" : "`\(String(name))` isn't the name of a role",
+            help: "like @role market, the database role whose password this is")
+        }
       case "type":
         if type != nil { diagnostics?.error(at: place(start), "a second @type for the same name") }
         let (found, next) = EnvType.parse(scalars, from: end, place: place, diagnostics)

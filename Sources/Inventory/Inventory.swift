@@ -54,8 +54,8 @@ public struct SSHSettings: Sendable, Equatable {
 public enum EnvSource: String, Sendable, CaseIterable, Codable { case flags, environment, vault, host, generated }
 
 public struct EnvSources: Sendable, Equatable {
-  /// Path of the template, relative to the project folder. Nil: the release has no env file.
-  public var template: String?
+  /// Paths of the template and of what lies above it, relative to the project folder: later ones override. Empty: the release has no env file.
+  public var templates: [String] = []
   public var from: [EnvSource] = EnvSource.allCases
   public init() {}
 }

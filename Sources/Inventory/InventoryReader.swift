@@ -36,7 +36,7 @@ public enum InventorySchema {
   public static let env = KeyTable(
     "env",
     [
-      .init("template", "path"),
+      .init("template", "path or list of paths"),
       .init("from", "list of sources", default: "[flags, environment, vault, host, generated]"),
     ])
   public static let services = KeyTable(
@@ -222,10 +222,30 @@ struct InventoryReader {
   private func env(_ top: MappingReader) -> EnvSources {
     var sources = EnvSources()
     guard let reader = child("env", InventorySchema.env, top) else { return sources }
-    sources.template = path("template", reader)
-    if let template = sources.template { checkFile(template, "template", reader) }
+    sources.templates = templates(reader)
     sources.from = reader.enumerations("from", EnvSource.self) ?? sources.from
     return sources
+  }
+
+  private func templates(_ reader: MappingReader) -> [String] {
+    guard case .sequence? = reader.node("template")?.content else {
+      guard let template = path("template", reader) else { return [] }
+      checkFile(template, at: reader.place("template"), reader.keyPath("template"))
+      return [template]
+    }
+    var templates: [String] = []
+    for (index, (path, location)) in (reader.strings("template", of: "paths") ?? []).enumerated() {
+      let key = "\(reader.keyPath("template"))[\(index)]"
+      if let fault = Paths.fault(inProject: path) {
+        diagnostics.error(at: location, "`\(key)`: \(fault)")
+      } else if templates.contains(path) {
+        diagnostics.error(at: location, "`\(key)`: \(path) stands twice in the list")
+      } else {
+        templates.append(path)
+        checkFile(path, at: location, key)
+      }
+    }
+    return templates
   }
 
   private func services(_ top: MappingReader) -> ServiceRoles {
@@ -333,17 +353,19 @@ struct InventoryReader {
     return path
   }
 
-  private func checkFile(_ path: String, _ key: String, _ reader: MappingReader) {
+  private func checkFile(_ path: String, at location: SourceLocation, _ key: String) {
     switch files.kind(Paths.join(root, path)) {
     case .file: break
-    case .folder: reader.error(key, "\(path) is a folder, expected a file")
-    case nil: reader.error(key, "there is no file \(path) in the project folder", help: nearestFile(to: path))
+    case .folder: diagnostics.error(at: location, "`\(key)`: \(path) is a folder, expected a file")
+    case nil:
+      diagnostics.error(
+        at: location, "`\(key)`: there is no file \(path) in the project folder", help: nearestFile(to: path))
     }
   }
 
   private func checkCompose(_ path: String, _ top: MappingReader) {
     if top.has("compose") {
-      checkFile(path, "compose", top)
+      checkFile(path, at: top.place("compose"), top.keyPath("compose"))
     } else if files.kind(Paths.join(root, path)) != .file {
       let names = ((try? files.list(root)) ?? []).filter {
         ($0.hasPrefix("compose.") || $0.hasPrefix("docker-compose.")) && ($0.hasSuffix(".yml") || $0.hasSuffix(".yaml"))

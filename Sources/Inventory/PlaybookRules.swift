@@ -63,7 +63,7 @@ struct PlaybookRules {
   private func checkCommit() {
     guard let index = playbook.steps.firstIndex(where: { $0.kind == .commit }) else {
       guard isComplete else { return }
-      if ["deploy", "rollback"].contains(playbook.name) {
+      if ["deploy", "rollback", "rotate"].contains(playbook.name) {
         diagnostics.error(
           at: stepsPlace, "the playbook \(playbook.name) has no `commit` step",
           help: "add - commit after the health steps")

@@ -285,10 +285,9 @@ public struct ProjectLoader: Sendable {
 
   private func template(of inventory: Inventory, _ project: Project, _ diagnostics: DiagnosticCollector) -> EnvTemplate?
   {
-    guard let path = inventory.env.template, files.kind(Paths.join(project.root, path)) == .file,
-      let source = source(path, project, diagnostics)
-    else { return nil }
-    return EnvTemplate.parse(source, diagnostics: diagnostics)
+    let paths = inventory.env.templates.filter { files.kind(Paths.join(project.root, $0)) == .file }
+    let sources = paths.compactMap { source($0, project, diagnostics) }
+    return sources.isEmpty ? nil : EnvTemplate.parse(sources, diagnostics: diagnostics)
   }
 
   /// A file of the project, by its path in it.

@@ -84,6 +84,12 @@ public func effectiveConfig(_ context: StepContext) -> EffectiveConfig? {
     var builder = EffectiveConfigBuilder(context: context, releaseDirectory: nil)
     return builder.build()
   }
+  if let rotation = context.rotation {
+    guard let config = rotation.config else { return nil }
+    context.config = config
+    var builder = EffectiveConfigBuilder(context: context, releaseDirectory: nil)
+    return builder.build()
+  }
   guard let config = context.config, !context.images.isEmpty || imagesToPull(context, config).isEmpty else {
     return nil
   }
@@ -129,7 +135,8 @@ private struct EffectiveConfigBuilder {
       services[name] = .object(effective(service, name: name))
     }
     for section in ["secrets", "configs"] { rewriteFiles(section) }
-    if let target = context.target {
+    for (name, service) in services.members { services[name] = labelled(service) }
+    if let target = context.target ?? (context.rotation == nil ? nil : context.current) {
       let text = JSONValue.object(services).text() + (root["secrets"]?.text() ?? "") + (root["configs"]?.text() ?? "")
       for (path, hash) in target.files where text.contains(hash) {
         result.mounts.append(EffectiveConfig.Mount(sha256: hash, path: path))
@@ -230,6 +237,22 @@ private struct EffectiveConfigBuilder {
       entries[key] = .object(members)
     }
     root[section] = .object(entries)
+  }
+
+  /// Which files it mounts as secrets and configs isn't part of Compose's config hash (measured on 2.26.1: another `file:` recreates nothing). Their
+  /// places follow their content, so that a label with these recreates the service when a file changes.
+  private func labelled(_ service: JSONValue) -> JSONValue {
+    var places: [String] = []
+    for section in ["secrets", "configs"] {
+      for (key, entry) in root[section]?.objectValue?.members ?? [] where uses(service, section: section, key: key) {
+        if let file = entry["file"]?.stringValue { places.append("\(section) \(key) \(file)\n") }
+      }
+    }
+    guard case .object(var members) = service, !places.isEmpty else { return service }
+    var labels = members["labels"]?.objectValue ?? [:]
+    labels["orchestrate.files"] = .string(String(context.sha256(Array(places.sorted().joined().utf8)).prefix(12)))
+    members["labels"] = .object(labels)
+    return .object(members)
   }
 
   private func uses(_ service: JSONValue, section: String, key: String) -> Bool {

@@ -29,22 +29,33 @@ public struct EnvStep: StepKind {
       let text = try EnvFile.render(values)
       files.append(StepPayload.File("env", bytes: Array(text.utf8)))
     }
+    let inFiles = values.filter { $0.path != nil }
+    if !inFiles.isEmpty {
+      files.append(StepPayload.File("secrets", bytes: Array(try EnvFile.renderFiles(values).utf8)))
+    }
+    for value in inFiles {
+      guard let name = value.path?.split(separator: "/").last else { continue }
+      files.append(StepPayload.File("files/\(name)", bytes: Array(value.value.utf8)))
+    }
     if !context.generated.isEmpty {
       let lines = try context.generated.sorted { $0.key < $1.key }.map {
         try EnvFile.line(name: $0.key, value: $0.value.reveal(), multiline: true)
       }
-      files.append(StepPayload.File("generated", bytes: Array((lines.joined(separator: "\n") + "\n").utf8)))
+      let name = context.rotation == nil ? "generated" : "rotated"
+      files.append(StepPayload.File(name, bytes: Array((lines.joined(separator: "\n") + "\n").utf8)))
     }
     // VERSION is the deployment's; it stands in a file of its own so that `env_file: .env` doesn't carry it into every
     // container.
     files.append(
       StepPayload.File(
         "version.env", bytes: Array("\(try EnvFile.line(name: "VERSION", value: context.version))\n".utf8)))
-    files.append(StepPayload.File("check.json", bytes: Array(checkFile(values.map(\.name)).utf8)))
+    files.append(StepPayload.File("check.json", bytes: Array(checkFile(values.map(\.variable.name)).utf8)))
     return StepPayload(
       script: "env", timeout: .seconds(60), hasUndo: true,
       parameters: [("COMPOSE_DIR", composeDirectory(context.inventory)), ("COMPOSE_FILE", context.inventory.compose)],
-      files: files, secrets: ["env", "generated", "config.json"])
+      files: files,
+      secrets: ["env", "generated", "rotated", "generated.before", "secrets", "config.json"]
+        + files.map(\.path).filter { $0.hasPrefix("files/") })
   }
 }
 
@@ -63,21 +74,20 @@ private func checkFile(_ names: [String]) -> String {
 public func verifyEnv(_ context: StepContext, _ config: ComposeConfig) -> [String] {
   var differing: Set<String> = []
   let parsed = config.root[checkKey]
-  for value in context.env ?? [] {
-    let wanted = context.sha256(Array(value.value.utf8))
-    guard let text = parsed?[value.name]?.stringValue.map(unescapeDollars),
-      context.sha256(Array(text.utf8)) == wanted
+  for (name, value) in (context.env ?? []).map(\.variable) {
+    let wanted = context.sha256(Array(value.utf8))
+    guard let text = parsed?[name]?.stringValue.map(unescapeDollars), context.sha256(Array(text.utf8)) == wanted
     else {
-      differing.insert(value.name)
+      differing.insert(name)
       continue
     }
     // A service that reads the file in another dialect (`format: raw`) gets the quotes too.
-    guard let line = try? EnvFile.line(name: value.name, value: value.value, multiline: true) else { continue }
-    let written = line.dropFirst(value.name.count + 1)
-    if written == value.value { continue }
+    guard let line = try? EnvFile.line(name: name, value: value, multiline: true) else { continue }
+    let written = line.dropFirst(name.count + 1)
+    if written == value { continue }
     for service in config.serviceNames {
-      let seen = config.service(service)?["environment"]?[value.name]?.stringValue.map(unescapeDollars)
-      if let seen, seen == written { differing.insert(value.name) }
+      let seen = config.service(service)?["environment"]?[name]?.stringValue.map(unescapeDollars)
+      if let seen, seen == written { differing.insert(name) }
     }
   }
   return differing.sorted()

@@ -41,6 +41,11 @@ public struct ReleaseStep: StepKind {
 
   public func payload(_ context: StepContext) throws -> StepPayload {
     if let target = context.target { return try rollbackPayload(context, target: target) }
+    if context.rotation != nil, let current = context.current {
+      return StepPayload(
+        script: "release", timeout: .seconds(60), hasUndo: true,
+        parameters: [("COPY_OF", String(current.number)), ("COMPOSE_DIR", composeDirectory(context.inventory))])
+    }
     guard let compose = context.projectFiles[context.inventory.compose] else {
       throw OrchestrateError(
         .configuration, "the compose file \(context.inventory.compose) wasn't found", step: "release",

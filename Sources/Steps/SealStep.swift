@@ -30,6 +30,9 @@ public struct SealStep: StepKind {
   }
 
   func release(_ context: StepContext, _ effective: EffectiveConfig) -> Release {
+    if let rotation = context.rotation, let current = context.current {
+      return rotated(current, rotation, context, effective)
+    }
     var release = Release(
       number: context.number, version: context.version, previous: context.current?.number ?? 0,
       created: timestamp(milliseconds: context.now), playbook: context.playbookText)
@@ -41,12 +44,34 @@ public struct SealStep: StepKind {
     for step in playbook.steps {
       if case .migrate(let settings) = step.settings { release.schemaPolicy = settings.rollback.rawValue }
     }
-    for value in context.env ?? [] {
-      release.env[value.name] = context.sha256(Array(value.value.utf8))
-      if value.origin == .fallback { release.envDefaults.append(value.name) }
+    for value in context.env ?? [] where value.origin == .fallback { release.envDefaults.append(value.name) }
+    fill(&release, context, effective)
+    release.replaced = context.current?.replaced?.filter { release.env[$0.key] != nil }
+    return release
+  }
+
+  /// What runs, with another value. A rollback from it goes where one from what runs would have gone: nobody wants the older password back.
+  private func rotated(_ current: Release, _ rotation: Rotation, _ context: StepContext, _ effective: EffectiveConfig)
+    -> Release
+  {
+    var release = current
+    release.number = context.number
+    release.created = timestamp(milliseconds: context.now)
+    release.files = [:]
+    release.envDefaults.removeAll { rotation.changed.contains($0) }
+    fill(&release, context, effective)
+    let replaced = current.env.filter { rotation.changed.contains($0.key) }
+    release.replaced = (current.replaced ?? [:]).merging(replaced) { $1 }
+    return release
+  }
+
+  private func fill(_ release: inout Release, _ context: StepContext, _ effective: EffectiveConfig) {
+    let env = context.env ?? []
+    for value in env { release.env[value.name] = context.sha256(Array(value.value.utf8)) }
+    if let config = context.config {
+      release.roles = databaseRoles(config, context.inventory, env).merging(context.templateRoles) { $1 }
     }
     for mount in effective.mounts { release.files[mount.path] = mount.sha256 }
-    return release
   }
 }
 

@@ -22,17 +22,21 @@ extension StepCatalog {
         guard case .migrate(let settings) = spec.settings else { return nil }
         return SchemaProbeStep(settings: settings)
       },
+      role: RoleStep(), roleProbe: RoleProbeStep(), roles: { databaseRoles($0, $1, $2) },
+      rotated: { rotatedConfig($0) },
       inspect: { context in
         var findings: (problems: [String], warnings: [String]) = ([], [])
         for case .preflight(let settings) in playbook.steps.map(\.settings) {
           findings = PreflightStep(settings: settings).preflightProblems(context)
           break
         }
-        guard context.config != nil else { return findings }
+        // What a rotation runs has been deployed as it is.
+        guard context.config != nil, context.rotation == nil else { return findings }
         let unmanaged = unmanagedServices(playbook.steps, context)
         findings.problems += [foreignProject(context)].compactMap(\.self)
         findings.problems += absentServices(playbook.steps, context) + unmanaged.problems
         findings.problems += stoppedDatabases(playbook.steps, context)
+        findings.problems += staleValues(context)
         findings.problems += [strangeSchema(playbook.steps, context)].compactMap(\.self)
         findings.warnings += unmanaged.warnings
         return findings

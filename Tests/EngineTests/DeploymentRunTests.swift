@@ -67,10 +67,30 @@ enum Fixtures {
     }
   }
 
+  struct Role: StepKind {
+    func plan(_ context: StepContext) -> [Change] {
+      context.roleChanges.map { Change(.update, "database role \($0.role)", detail: [$0.backTo ?? ""]) }
+    }
+    func payload(_ context: StepContext) -> StepPayload {
+      StepPayload(
+        script: "role", timeout: .seconds(60), changes: true, hasUndo: true,
+        parameters: context.roleChanges.map { ("ROLE_\($0.name)", $0.verifier.reveal()) })
+    }
+  }
+
   static func catalog(changes: [Change] = [Change(.recreate, "service bot")], problems: [String] = []) -> StepCatalog {
     StepCatalog(
       kind: { Kind(spec: $0, changes: $0.kind == .recreate ? changes : []) }, seal: Kind(), drain: { _ in nil },
-      probe: { _ in nil },
+      probe: { _ in nil }, role: Role(), roleProbe: Kind(),
+      roles: { config, _, _ in
+        config.service("bot")?["roles"]?.objectValue?.members.reduce(into: [:]) { $0[$1.key] = $1.value.stringValue }
+          ?? [:]
+      },
+      rotated: { context in
+        var rotated = RotatedConfig(config: context.config!)
+        rotated.services = ["redis"]
+        return rotated
+      },
       inspect: { _ in (problems, []) }, misread: { _, _ in [] })
   }
 

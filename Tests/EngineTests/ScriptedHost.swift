@@ -305,6 +305,7 @@ struct ScriptedClient: DeploymentClient {
   var env: ResolvedEnv?
   /// Milliseconds since 1970.
   var time: Int64 = 0
+  var rotationFault: OrchestrateError?
   /// Why the playbooks of releases can't be read.
   var playbookFault: OrchestrateError?
   /// Happens when a question is asked, before the answer.
@@ -324,6 +325,16 @@ struct ScriptedClient: DeploymentClient {
   func resolveEnv(
     host: String?, generated: String?, current: Release?, hasVolumes: Bool, machine: MachineSize?
   ) throws -> ResolvedEnv? { env }
+  func rotation(of key: String, host: String?, generated: String?, current: Release) throws -> Rotation {
+    if let rotationFault { throw rotationFault }
+    return Rotation(
+      key: key,
+      values: [ResolvedValue(name: key, value: "new", isSecret: true, origin: .source(.generated))],
+      before: [key: Secret("old")], after: [key: Secret("new")])
+  }
+  func verifier(of password: Secret) -> Secret? {
+    password.reveal() == "ü" ? nil : Secret("verifier of \(password.reveal())")
+  }
   func secrets(envFiles: [String], generated: String?) -> [Secret] {
     (envFiles + [generated].compactMap { $0 }).map { Secret($0) }
   }

@@ -13,7 +13,7 @@ import Testing
     expected.ssh.identity = "~/.ssh/prod"
     expected.ssh.knownHosts = "known_hosts"
     expected.compose = "compose.prod.yml"
-    expected.env.template = "env.template"
+    expected.env.templates = ["env.template"]
     expected.secrets = "prod.secrets.yml"
     expected.services.app = ["bot"]
     expected.services.database = "postgres"

@@ -29,11 +29,39 @@ if [ -f generated ] && [ "$ORCH_N" != 0 ]; then
   rm -f generated.new generated.bad "$keep.first"
 fi
 
+# A rotation: the same values, new ones for some names. What was is kept for the undo.
+if [ -f rotated ] && [ -f "$ORCH_STATE/generated.env" ] && [ "$ORCH_N" != 0 ]; then
+  [ -f generated.before ] || write_atomically "$ORCH_STEP/generated.before" cat "$ORCH_STATE/generated.env"
+  # shellcheck disable=SC2016 # awk's
+  write_atomically "$ORCH_STATE/generated.env" awk '
+    { name = substr($0, 1, index($0, "=") - 1) }
+    FILENAME == ARGV[1] { if (name != "") new[name] = $0; next }
+    name in new { print new[name]; next }
+    { print }
+  ' rotated generated.before
+fi
+
+# Values that containers get as files. They may read them, whoever they run as: a bind mount leads to the file itself, past the directory, which is
+# closed to everybody else. A file is never written again: a value that changes has a name of its own.
+if [ -d files ] && [ "$ORCH_N" != 0 ]; then
+  directory=$ORCH_OPT/secrets
+  [ -d "$directory" ] || mkdir -m 0700 "$directory"
+  for file in files/*; do
+    name=${file#files/}
+    [ ! -f "$directory/$name" ] || continue
+    printf '%s\n' "$name" >>made
+    sync made
+    (umask 0333 && write_atomically "$directory/$name" <"$file")
+  done
+fi
+
 set -- --project-directory "$ORCH_RELEASE/project${COMPOSE_DIR:+/$COMPOSE_DIR}"
 if [ -f env ]; then
   write_atomically "$ORCH_RELEASE/.env" <./env
   set -- "$@" --env-file "$ORCH_RELEASE/.env"
 fi
+rm -f "$ORCH_RELEASE/.secrets" # of the release that this one is a copy of
+[ ! -f secrets ] || write_atomically "$ORCH_RELEASE/.secrets" <./secrets
 set -- "$@" --env-file "$ORCH_STEP/version.env" -f "$ORCH_RELEASE/compose.yml" -f "$ORCH_STEP/check.json"
 if ! compose "$@" config --format json >config.new 2>config.err; then
   rm -f config.new

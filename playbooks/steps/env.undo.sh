@@ -1,7 +1,14 @@
-# generated.env stays: what was generated may be in use the next time.
+# What was generated stays in generated.env: it may be in use the next time. What a rotation replaced there comes back.
 # shellcheck shell=sh
 set -eu
 # shellcheck source=playbooks/host/lib.sh
 . "$ORCH_BUNDLE/lib.sh"
-rm -f "$ORCH_RELEASE/.env" "$ORCH_RELEASE"/.env.new.* "$ORCH_STATE"/generated.env.new.* "$ORCH_STATE/generated.env.first"
-rm -f config.json config.new config.err env generated generated.new generated.bad
+[ ! -f generated.before ] || write_atomically "$ORCH_STATE/generated.env" <generated.before
+if [ -f made ]; then
+  while read -r name; do
+    [ -z "$name" ] || rm -f "$ORCH_OPT/secrets/$name" "$ORCH_OPT/secrets/$name".new.*
+  done <made
+fi
+rm -f "$ORCH_RELEASE/.env" "$ORCH_RELEASE"/.env.new.* "$ORCH_RELEASE/.secrets" "$ORCH_RELEASE"/.secrets.new.* "$ORCH_STATE"/generated.env.new.* "$ORCH_STATE/generated.env.first"
+rm -rf files
+rm -f config.json config.new config.err env secrets generated generated.new generated.bad rotated

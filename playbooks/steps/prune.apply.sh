@@ -72,6 +72,15 @@ for directory in "$ORCH_OPT"/files/*/; do
   grep -qxF -e "$hash" mounted || rm -rf "$directory" || warn "The files $hash could not be removed."
 done
 
+# Values in files that no release has any more: neither its env file names them, nor what it runs.
+if [ -d "$ORCH_OPT/secrets" ]; then
+  cat "$ORCH_OPT"/releases/[1-9]*/.env "$ORCH_OPT"/releases/[1-9]*/effective.json 2>/dev/null | tr "\"'= " '\n' >mounted
+  for file in "$ORCH_OPT"/secrets/*; do
+    [ -f "$file" ] || continue
+    grep -qxF -e "$file" mounted || rm -f "$file" || warn "The file ${file##*/} could not be removed."
+  done
+fi
+
 # Records of deployments older than the oldest release that is kept.
 oldest=$(printf '%s\n' "$kept" | tr ' ' '\n' | grep . | sort -n | head -n 1)
 for directory in "$ORCH_STATE"/deployments/[1-9]*/; do

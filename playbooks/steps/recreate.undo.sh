@@ -10,6 +10,8 @@ set -eu
 . "$ORCH_BUNDLE/gate.sh"
 # shellcheck source=playbooks/host/switch.sh
 . "$ORCH_BUNDLE/switch.sh"
+# shellcheck source=playbooks/host/roles.sh
+. "$ORCH_BUNDLE/roles.sh"
 SERVICES=''
 # shellcheck source=/dev/null
 . "$ORCH_STEP/params"
@@ -81,5 +83,6 @@ if [ -s "$ORCH_STEP/running" ]; then
   # shellcheck disable=SC2086 # ids
   [ -z "$stopped" ] || docker start $stopped >/dev/null || : # the app is brought back all the same; what it lacks, its gate tells
 fi
+restore_roles || say "The database's roles can't be given back what they had yet."
 start_release "$ORCH_PREVIOUS" "$@"
 await_release "$ORCH_PREVIOUS"

@@ -1,0 +1,125 @@
+internal import Diagnostics
+internal import Inventory
+
+// `secrets rotate`: a release of the running version with another value, and the database's role with it. A rollback brings roles back the same way.
+
+extension StepKindName {
+  /// From here on containers run with the new release's values: by then the database's roles have to have them.
+  var followsRoles: Bool { self == .recreate || self == .health || self == .commit }
+}
+
+extension DeploymentRun {
+  /// What the running release becomes, and its own gate and services; before the lock.
+  func chooseRotation(of key: String) throws {
+    guard let current = preparation.context.current else {
+      throw OrchestrateError(
+        .failed, "nothing is deployed here yet, so that there is no value to change", host: host,
+        state: "nothing was changed",
+        remedy: "orchestrate secrets set \(request.inventory.environment) \(key), then deploy")
+    }
+    try preparation.rotate(key, current: current, client)
+    emit(.secrets(preparation.secrets))
+    let now = try client.playbook(of: current, only: [.recreate, .health])
+    preparation.context.steps = now.steps
+    stepsBack = Self.rollbackSteps(request.playbook.steps, target: now.steps, current: now.steps)
+    try StepSelection(request.inventory, host: host, skip: request.options.skip).check(stepsBack)
+    toVersion = current.version
+  }
+
+  func rotate() async throws {
+    let (steps, leftOut) = kept(stepsBack)
+    var first = try preparation.describing(steps, catalog: catalog)
+    guard let directory = first.directory(ofKind: StepKindName.env) else {
+      throw OrchestrateError(.configuration, "the playbook has no env step: nothing would get the value", host: host)
+    }
+    guard try await carryOut(first, seal: false) else { return }
+    let path = "\(preparation.paths.deployment(number ?? 0))/\(directory)/config.json"
+    try preparation.take(config: try await persist("get \(path)").foundText, path: path, catalog: catalog)
+    let rotated = try preparation.takeRotated(catalog, client)
+    try refuse(problems: rotated.problems)
+    if !preparation.context.roleChanges.isEmpty {
+      first = StepAssembly(first: first.batch.following, catalog: catalog)
+      try first.append(
+        name: Preparation.role + Preparation.probeSuffix, kind: "role.probe", catalog.roleProbe,
+        context: preparation.context)
+      guard try await carryOut(first, seal: false) else { return }
+    }
+    var plan = try preparation.plan(steps: stepsBack, leftOut: leftOut, catalog: catalog)
+    plan.warnings += rotated.warnings
+    emit(.planned(plan))
+    try refuse(problems: plan.problems)
+    guard try await accepted(plan) else { return try await end(reason: "not accepted") }
+    var second = StepAssembly(first: first.batch.following, catalog: catalog)
+    try second.append(name: "seal", kind: "seal", catalog.seal, context: preparation.context)
+    try appendChanging(steps.filter { $0.kind.phase > .prepare }, to: &second)
+    _ = try await carryOut(second, seal: true)
+  }
+}
+
+extension Preparation {
+  /// What the host's Compose made of the new env tells what runs with it, and which roles change.
+  mutating func takeRotated(_ catalog: StepCatalog, _ client: any DeploymentClient) throws -> RotatedConfig {
+    guard var rotation = context.rotation, let config = context.config, let env = context.env else {
+      throw OrchestrateError(.internalFault, "there is no rotation", host: host)
+    }
+    let roles = catalog.roles(config, context.inventory, env).merging(context.templateRoles) { $1 }
+    let changed = rotation.changed
+    for value in env where changed.contains(value.name) {
+      guard let role = roles[value.name], !context.roleChanges.contains(where: { $0.role == role }) else { continue }
+      context.roleChanges.append(
+        RoleChange(role: role, name: value.name, verifier: try verifier(of: Secret(value.value), value.name, client)))
+    }
+    guard context.roleChanges.isEmpty || context.inventory.services.database != nil else {
+      throw OrchestrateError(
+        .configuration,
+        "\(rotation.key) is the password of the role \(context.roleChanges[0].role), and the inventory names no database",
+        host: host, state: "nothing was changed", remedy: "write services.database into the inventory")
+    }
+    let rotated = catalog.rotated(context)
+    rotation.config = rotated.config
+    context.rotation = rotation
+    context.options.include.formUnion(rotated.services)
+    return rotated
+  }
+
+  /// A release from before a rotation has a password that the database doesn't take any more: its roles get it back.
+  mutating func bringBackRoles(
+    current: Release, target: Release, targetEnv: String?, _ catalog: StepCatalog, _ client: any DeploymentClient
+  ) throws {
+    context.roleChanges = []
+    guard context.inventory.services.database != nil else { return }
+    let old = try Self.values(ofEnv: targetEnv)
+    let now = current.rolePasswords(try roles(of: current, context.currentConfig, hostEnv, catalog))
+    let then = target.rolePasswords(try roles(of: target, context.targetConfig, targetEnv, catalog))
+    for (role, password) in then.sorted(by: { $0.key < $1.key }) where now[role]?.hash != password.hash {
+      guard let value = old.first(where: { $0.name == password.name })?.value else { continue }
+      let verifier = try verifier(of: Secret(value), password.name, client)
+      context.roleChanges.append(
+        RoleChange(role: role, name: password.name, verifier: verifier, backTo: target.version))
+    }
+  }
+
+  /// As it was recorded; of a release of an older version of the tool, which could rotate nothing, by its compose file.
+  private func roles(of release: Release, _ config: ComposeConfig?, _ env: String?, _ catalog: StepCatalog) throws
+    -> [String: String]
+  {
+    if let roles = release.roles { return roles }
+    guard let config else { return [:] }
+    let values = try Self.values(ofEnv: env)
+    return catalog.roles(
+      config, context.inventory,
+      values.map { ResolvedValue(name: $0.name, value: $0.value, isSecret: true, origin: .source(.host)) })
+  }
+
+  private static func values(ofEnv text: String?) throws -> [(name: String, value: String)] {
+    try text.map { try EnvFile.read(Array($0.utf8), file: "the release's env file") } ?? []
+  }
+
+  private func verifier(of password: Secret, _ name: String, _ client: any DeploymentClient) throws -> Secret {
+    if let verifier = client.verifier(of: password) { return verifier }
+    throw OrchestrateError(
+      .failed, "the value of \(name) can't be given to the database: only printable ASCII can be", host: host,
+      state: "nothing was changed",
+      remedy: "on the host, give the role its password by hand; or choose one of letters and digits")
+  }
+}

@@ -1,0 +1,206 @@
+import Diagnostics
+import Engine
+import Inventory
+import Testing
+
+@testable import Steps
+
+/// As Compose prints the release's own file with a password; the kept services have their images there, not local tags.
+private func composed(_ password: String, _ path: String = "/opt/shop/secrets/API_KEY.1", cache: String? = nil)
+  -> String
+{
+  """
+  {"name":"shop","networks":{"default":{"name":"shop_default"}},
+   "secrets":{"api":{"name":"shop_api","file":"\(path)"},"other":{"name":"shop_other","file":"/etc/x"}},
+   "services":{
+    "bot":{"image":"registry/bot:v1","environment":{"URL":"pg://shop:\(password)@db/shop","PRICE":"5$$","MODE":"1"},
+      "secrets":[{"source":"api","target":"/run/secrets/api"}]},
+    "web":{"image":"registry/web:v1","environment":{"MODE":"1"},"secrets":[{"source":"other","target":"/run/secrets/other"}]},
+    "redis":{"image":"redis:8","command":["sh","-c","requirepass \(cache ?? password)"]},
+    "postgres":{"image":"postgres:17","environment":{"POSTGRES_USER":"shop","POSTGRES_PASSWORD":"\(password)"}}}}
+  """
+}
+
+private func value(_ name: String, _ value: String, path: String? = nil, origin: EnvOrigin = .source(.host))
+  -> ResolvedValue
+{
+  ResolvedValue(name: name, value: value, isSecret: true, origin: origin, isFile: path != nil, path: path)
+}
+
+/// What runs has the password `old-password`, and gets `new-$password`.
+private func context(
+  changing: [String: (String, String)] = ["DB_PASSWORD": ("old-password", "new-$password")], raw: String? = nil,
+  running: String? = nil
+) throws -> StepContext {
+  var context = shopContext(version: "v1")
+  context.inventory.services.app = ["bot", "web"]
+  context.inventory.services.cache = "redis"
+  var deployed = context
+  deployed.config = ComposeConfig(try json(running ?? composed("old-password")))
+  deployed.images = [
+    "bot": image("bot", "1"), "web": image("web", "2"), "redis": image("redis", "8"),
+    "postgres": image("postgres", "9"),
+  ]
+  deployed.env = [
+    value("DB_PASSWORD", "old-password"), value("LEVEL", "1"),
+    value("API_KEY", "k", path: "/opt/shop/secrets/API_KEY.1"),
+  ]
+  let effective = try #require(effectiveConfig(deployed))
+  var current = SealStep(playbook: Playbook(name: "deploy", steps: [])).release(deployed, effective)
+  current.number = 6
+  current.previous = 4
+  context.current = current
+  context.currentConfig = effective.config
+  context.config = ComposeConfig(try json(raw ?? composed("new-$$password")))
+  context.env = deployed.env!.map { old in
+    guard let (_, new) = changing[old.name] else { return old }
+    return value(old.name, new, path: old.path)
+  }
+  context.rotation = Rotation(
+    key: changing.keys.first!, values: context.env!, before: changing.mapValues { Secret($0.0) },
+    after: changing.mapValues { Secret($0.1) })
+  return context
+}
+
+private func rotated(_ context: StepContext) -> (context: StepContext, rotated: RotatedConfig) {
+  var context = context
+  let rotated = rotatedConfig(context)
+  context.rotation?.config = rotated.config
+  context.options.include.formUnion(rotated.services)
+  return (context, rotated)
+}
+
+@Suite struct RotationTests {
+  @Test func onlyTheValueChangesAndTheDatabaseStays() throws {
+    let (context, found) = rotated(try context())
+    #expect(found.problems == [] && found.services == ["redis"])
+    let running = try #require(context.currentConfig), new = try #require(effectiveConfig(context))
+    #expect(new.problems == [])
+    #expect(new.config.service("bot")?["environment"]?["URL"]?.stringValue == "pg://shop:new-$$password@db/shop")
+    #expect(new.config.service("bot")?["image"] == running.service("bot")?["image"])
+    #expect(new.config.service("redis")?["command"]?[2]?.stringValue == "requirepass new-$$password")
+    #expect(new.config.service("postgres") == running.service("postgres"))
+    #expect(new.config.service("web") == running.service("web"))
+    #expect(new.images == context.current?.images)
+    let changes = RecreateStep().plan(context)
+    #expect(changes.map(\.subject) == ["service bot", "service redis"])
+    #expect(!changes.flatMap(\.detail).joined().contains("password@"))
+  }
+
+  /// What runs as an older compose file has it gets the value all the same; what only looks like it doesn't.
+  @Test func aKeptServiceOfAnOlderComposeFile() throws {
+    let raw = composed("new-$$password").replacing(#"["sh","-c","requirepass new-$$password"]"#, with: #"["redis"]"#)
+    let (_, found) = rotated(try context(raw: raw))
+    #expect(found.services == ["redis"])
+    #expect(found.config.service("redis")?["command"]?[2]?.stringValue == "requirepass new-$$password")
+    let short = try context(
+      changing: ["LEVEL": ("1", "2")], raw: composed("old-password").replacing(#""MODE":"1""#, with: #""MODE":"2""#))
+    let other = rotated(short).rotated
+    #expect(other.config.service("bot")?["environment"]?["MODE"]?.stringValue == "2" && other.services == [])
+  }
+
+  /// Compose's hash doesn't know which file a secret is: a label does. The database mounts the old one further on.
+  @Test func aValueInAFile() throws {
+    let path = "/opt/shop/secrets/API_KEY.2"
+    var before = try context(
+      changing: ["API_KEY_FILE": ("/opt/shop/secrets/API_KEY.1", path)], raw: composed("old-password", path))
+    before.env = before.env!.map { $0.name == "API_KEY" ? value("API_KEY", "k2", path: path) : $0 }
+    before.rotation?.values = before.env!
+    let (context, found) = rotated(before)
+    #expect(found.problems == [] && found.services == [])
+    #expect(context.rotation?.changed == ["API_KEY"])
+    let running = try #require(context.currentConfig), new = try #require(effectiveConfig(context)).config
+    #expect(new.root["secrets"]?["api"]?["file"]?.stringValue == path)
+    #expect(
+      new.service("bot")?["labels"]?["orchestrate.files"] != running.service("bot")?["labels"]?["orchestrate.files"])
+    #expect(new.service("web") == running.service("web"))
+    #expect(RecreateStep().plan(context).map(\.subject) == ["service bot"])
+    let payload = try EnvStep().payload(context)
+    #expect(payload.files.map(\.path) == ["env", "secrets", "files/API_KEY.2", "version.env", "check.json"])
+    #expect(payload.files[0].bytes == Array("DB_PASSWORD=old-password\nLEVEL=1\nAPI_KEY_FILE=\(path)\n".utf8))
+    #expect(payload.secrets.contains("files/API_KEY.2") && payload.secrets.contains("secrets"))
+    #expect(payload.files[1].bytes == Array("API_KEY=k2\n".utf8) && payload.files[2].bytes == Array("k2".utf8))
+  }
+
+  @Test func whatOnlyTheDatabaseUsesIsToldNotDone() throws {
+    let text = #""POSTGRES_USER":"shop""#
+    let only = try context(
+      changing: ["API": ("api-key-old", "api-key-new")],
+      raw: composed("old-password").replacing(text, with: text + #","API":"api-key-new""#),
+      running: composed("old-password").replacing(text, with: text + #","API":"api-key-old""#))
+    #expect(
+      rotated(only).rotated.problems.first?.contains("only the database postgres uses API (environment.API)") == true)
+    let also = try context(
+      raw: composed("new-$$password").replacing(text, with: text + #","PGPASSWORD":"new-$$password""#),
+      running: composed("old-password").replacing(text, with: text + #","PGPASSWORD":"old-password""#))
+    let found = rotated(also).rotated
+    #expect(found.problems == [] && found.warnings.count == 1 && found.warnings[0].contains("environment.PGPASSWORD"))
+  }
+
+  /// A rollback from it goes where one from what ran would have gone.
+  @Test func theReleaseOfARotation() throws {
+    let (context, _) = rotated(try context())
+    let old = try #require(context.current), effective = try #require(effectiveConfig(context))
+    let release = SealStep(playbook: Playbook(name: "rotate", steps: [])).release(context, effective)
+    #expect(release.number == 7 && release.version == "v1" && release.previous == old.previous)
+    #expect(release.env["DB_PASSWORD"] == testHash(Array("new-$password".utf8)))
+    #expect(release.env["LEVEL"] == old.env["LEVEL"])
+    #expect(release.replaced == ["DB_PASSWORD": old.env["DB_PASSWORD"]!])
+    #expect(release.roles == ["DB_PASSWORD": "shop"])
+    #expect(release.playbook == old.playbook && release.images == old.images)
+    let back = try Release(json: String(decoding: try release.json(), as: UTF8.self), host: "h")
+    #expect(back == release)
+    #expect(try ReleaseStep().payload(context).parameters.first?.value == "6")
+  }
+
+  @Test(arguments: [
+    (#""POSTGRES_PASSWORD":"old-password""#, ["DB_PASSWORD": "shop"]),
+    (#""POSTGRES_PASSWORD":"x-old-password""#, [:]),
+    (#""POSTGRES_PASSWORD_FILE":"/run/secrets/pw""#, ["API_KEY": "shop"]),
+    (#""POSTGRES_PASSWORD_FILE":"/elsewhere""#, [:]), (#""X":"1""#, [:]),
+  ])
+  func whichValuesArePasswordsOfRoles(line: String, expected: [String: String]) throws {
+    let config = composed("old-password").replacing(
+      #""POSTGRES_PASSWORD":"old-password"}"#, with: line + #"},"secrets":[{"source":"api","target":"pw"}]"#)
+    let values = [value("DB_PASSWORD", "old-password"), value("API_KEY", "k", path: "/opt/shop/secrets/API_KEY.1")]
+    #expect(databaseRoles(ComposeConfig(try json(config)), shopContext().inventory, values) == expected)
+  }
+
+  /// A deploy changes no role: it is refused, with the command that does.
+  @Test func aDeployWithAnotherPasswordIsRefused() throws {
+    var deploy = try context()
+    deploy.rotation = nil
+    #expect(
+      staleValues(deploy).count == 1
+        && staleValues(deploy)[0].contains("orchestrate secrets rotate prod DB_PASSWORD changes both"))
+    deploy.current?.roles = nil  // of an older version of the tool
+    #expect(staleValues(deploy).count == 1)
+    deploy.current?.replaced = ["DB_PASSWORD": testHash(Array("new-$password".utf8))]
+    #expect(staleValues(deploy).count == 1 && staleValues(deploy)[0].contains("git pull"))
+    deploy.env = [value("DB_PASSWORD", "old-password")]
+    deploy.config = ComposeConfig(try json(composed("old-password")))
+    #expect(staleValues(deploy) == [])
+    // A role that the template names.
+    deploy.env = [value("WRITER", "b")]
+    deploy.current?.env["WRITER"] = testHash(Array("a".utf8))
+    deploy.current?.roles = ["WRITER": "writer"]
+    deploy.templateRoles = ["WRITER": "writer"]
+    #expect(staleValues(deploy).count == 1)
+  }
+
+  @Test func theRolesStep() throws {
+    var context = try context()
+    context.roleChanges = [
+      RoleChange(role: "my shop", name: "DB_PASSWORD", verifier: Secret("SCRAM-SHA-256$1"), backTo: "v0")
+    ]
+    let payload = RoleStep().payload(context)
+    #expect(payload.files[0].bytes == Array("SCRAM-SHA-256$1 my shop\n".utf8))
+    #expect(payload.changes && payload.hasUndo && payload.secrets == ["roles", "before"])
+    #expect(payload.parameters.map { "\($0.name)=\($0.value)" } == ["DB_SERVICE=postgres"])
+    let change = RoleStep().plan(context)[0]
+    #expect(
+      change.subject == "database role my shop"
+        && change.detail.last?.contains("orchestrate secrets rotate prod DB_PASSWORD") == true)
+    #expect(RoleProbeStep().payload(context).files[0].bytes == Array("- my shop\n".utf8))
+  }
+}
