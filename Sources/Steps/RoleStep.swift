@@ -1,3 +1,4 @@
+import Diagnostics
 public import Engine
 public import Inventory
 

@@ -84,7 +84,7 @@ private func rotated(_ context: StepContext) -> (context: StepContext, rotated: 
     #expect(new.images == context.current?.images)
     let changes = RecreateStep().plan(context)
     #expect(changes.map(\.subject) == ["service bot", "service redis"])
-    #expect(!changes.flatMap(\.detail).joined().contains("password@"))
+    #expect(!changes.map { $0.detail.joined() }.joined().contains("password@"))
   }
 
   /// What runs as an older compose file has it gets the value all the same; what only looks like it doesn't.

@@ -250,5 +250,5 @@ def test_no_password_is_anywhere_else(running, tmp_path):
     assert "alter role" not in log.lower() and "SCRAM-SHA-256$" not in log
     assert "SCRAM-SHA-256$" not in trace
     # A deployment that has ended keeps neither a verifier nor an env file of its own.
-    left = running.host(f"find {state}/deployments -name before -path '*-role/*' -o -name roles -o -name env -type f -o -name 'generated.before'")
+    left = running.host(f"find {state}/deployments -name before -path '*-role/*' -o -name roles -path '*-role/*' -o -name env -type f -o -name 'generated.before'")
     assert left == ""
