@@ -70,10 +70,12 @@ extension DeploymentRun {
       remedy: outcome == .stuck
         ? "mend what stopped the undo, then: orchestrate deploy \(environment) \(fromVersion ?? "VERSION"), which tries it again first; \(stuckHint)"
         : outcome == .unchanged || request.isBootstrap
-          ? "mend it, then: \(sameCommand)" : "orchestrate logs \(environment), mend it, and deploy again")
+          ? "mend it, then: \(sameCommand)"
+          : "orchestrate logs \(environment), mend it, \(request.isRotation ? "then: \(sameCommand)" : "and deploy again")"
+    )
   }
 
-  private var sameCommand: String {
+  var sameCommand: String {
     switch request.kind {
     case .deploy(let version): "orchestrate deploy \(request.inventory.environment) \(version)"
     case .rollback: "orchestrate rollback \(request.inventory.environment)"

@@ -124,8 +124,8 @@ extension DeploymentRun {
     throw OrchestrateError(
       .failed, problems.count == 1 ? problems[0] : "\(problems.count) problems forbid the deployment",
       host: host, step: "preflight", cause: problems.count == 1 ? nil : problems.joined(separator: "\n"),
-      remedy: request.isRun
-        ? "mend it, then the same command again"
+      remedy: request.isRun || request.isRotation
+        ? "mend it, then \(request.isRun ? "" : ": ")\(sameCommand)"
         : "mend it, then: orchestrate plan \(request.inventory.environment) \(preparation.context.version)")
   }
 

@@ -567,6 +567,7 @@ public actor DeploymentRun {
 extension DeploymentRequest {
   var isRun: Bool { if case .run = kind { true } else { false } }
   var isBootstrap: Bool { if case .bootstrap = kind { true } else { false } }
+  var isRotation: Bool { if case .rotate = kind { true } else { false } }
   var isRollback: Bool { if case .rollback = kind { true } else { false } }
 }
 

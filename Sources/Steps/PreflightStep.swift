@@ -150,7 +150,9 @@ extension PreflightStep {
 
   /// A rollback isn't held up by it: it goes back to what ran here before.
   private func checkMemory(_ context: StepContext, _ findings: inout Findings) {
-    guard context.target == nil, let memory = memoryCommitment(context, allowed: settings.memoryCommit) else { return }
+    guard context.target == nil, context.rotation == nil,
+      let memory = memoryCommitment(context, allowed: settings.memoryCommit)
+    else { return }
     let unlimited = memory.services.filter { $0.limit == nil }.map(\.service)
     if !unlimited.isEmpty {
       findings.warnings.append(

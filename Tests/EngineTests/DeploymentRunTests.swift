@@ -490,7 +490,7 @@ enum Fixtures {
   }
 
   /// The files of the release before come with the look; those of another, after a deployment in between, don't count.
-  @Test(arguments: [(3, []), (5, ["release.json", "effective.json", ".env"])])
+  @Test(arguments: [(3, []), (5, ["release.json", "effective.json", ".env", ".secrets"])])
   func theReleaseBeforeComesWithTheLook(shown: Int, asked: [String]) async throws {
     let host = ScriptedHost()
     let current = try Fixtures.release(6, "v1.4.0", previous: 3),

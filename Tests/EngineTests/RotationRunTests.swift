@@ -44,9 +44,8 @@ import Testing
     let plans = events.all.withLock { $0.compactMap { if case .planned(let plan) = $0 { plan } else { nil } } }
     #expect(plans[0].steps.map(\.step) == ["preflight", "release", "env", "role", "recreate", "health", "commit"])
     #expect(plans[0].steps[3].changes.map(\.subject) == ["database role market"])
-    let secrets = events.all.withLock {
-      $0.flatMap { if case .secrets(let values) = $0 { values.map { $0.reveal() } } else { [] } }
-    }
+    var secrets: [String] = []
+    for case .secrets(let values) in events.all.withLock({ $0 }) { secrets += values.map { $0.reveal() } }
     #expect(secrets.contains("new"))
   }
 

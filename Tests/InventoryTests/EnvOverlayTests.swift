@@ -78,9 +78,8 @@ private func faults(_ body: () throws -> Void) -> [String] {
   }
 
   @Test func valuesInFilesAreWrittenAsPaths() throws {
-    var values = try template(("t", "# @file\nKEY=${KEY}\nURL=x:${KEY}\n")).resolve(request(["KEY": "a\nb"])).values
+    var values = try template(("t", "# @file\nKEY=${KEY}\nURL=x:y\n")).resolve(request(["KEY": "a\nb"])).values
     values[0].path = "/opt/p/secrets/KEY.12"
-    values[1].value = "x:y"
     #expect(try EnvFile.render(values) == "KEY_FILE=/opt/p/secrets/KEY.12\nURL=x:y\n")
     #expect(try EnvFile.renderFiles(values) == "KEY=\"a\\nb\"\n")
     let back = try EnvFile.read(Array((try EnvFile.render(values) + EnvFile.renderFiles(values)).utf8), file: ".env")
@@ -99,7 +98,7 @@ private func faults(_ body: () throws -> Void) -> [String] {
     ("env.template", ["env.template"], ""), ("[env.template, env.prod]", ["env.template", "env.prod"], ""),
     (
       "[env.template, env.template]", [],
-      "inventories/prod.yml:4:31: error: `env.template[1]`: env.template stands twice in the list"
+      "inventories/prod.yml:4:33: error: `env.template[1]`: env.template stands twice in the list"
     ),
     (
       "[env.template, env.prd]", [],

@@ -51,6 +51,7 @@ private func context(
   current.previous = 4
   context.current = current
   context.currentConfig = effective.config
+  context.images = current.images
   context.config = ComposeConfig(try json(raw ?? composed("new-$$password")))
   context.env = deployed.env!.map { old in
     guard let (_, new) = changing[old.name] else { return old }

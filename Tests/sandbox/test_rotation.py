@@ -14,6 +14,8 @@ from test_crashes import settled, wait_for_step
 from test_deploy import outside
 from test_secrets import Tracer, execs
 
+pytestmark = pytest.mark.machine
+
 APP = "market-bot"
 LEASE = 8
 # Everything that was ever the database's password.
