@@ -65,6 +65,7 @@ struct DeploymentCommand: Sendable {
     request.options = options
     request.variables = loaded.variables
     request.projectFiles = try session.projectFiles(loaded)
+    request.values = try session.values(for: loaded)
     request.lease = write.lease.duration
     request.lockWait = write.lockWait?.duration ?? .zero
     request.assumeYes = write.yes

@@ -71,10 +71,17 @@ struct DoctorCommand: AsyncParsableCommand {
     let host = command.host.name
     let facts: HostFacts
     let registry: DoctorReport.Check?
+    let certificates: [CertificateStatus]
     do {
-      (facts, registry) = try await command.converse(asking: ["facts"]) { attachment in
+      let questions = ["facts", "query certificates 0"]
+      (facts, certificates, registry) = try await command.converse(asking: questions) { attachment in
         async let registry = Self.checkRegistry(command, attachment)
-        return (HostFacts(parsing: try await attachment.request("facts").text), try await registry)
+        async let facts = attachment.request(questions[0])
+        async let certificates = attachment.request(questions[1])
+        return (
+          HostFacts(parsing: try await facts.text), CertificateStatus.all(in: try await certificates.text),
+          try await registry
+        )
       }
     } catch let error as OrchestrateError {
       let name = error.code == .hostKey ? "host key" : error.code == .authentication ? "key" : "connection"
@@ -86,6 +93,33 @@ struct DoctorCommand: AsyncParsableCommand {
     report.checks.append(.init("connection", .passed, "\(facts["user"]) on \(facts["os"])\(seconds)", host: host))
     report.checks.append(contentsOf: Self.judge(facts, host: host, now: Timestamp.now()))
     if let registry, !facts["docker_server"].isEmpty { report.checks.append(registry) }
+    let environment = command.inventory.environment
+    report.checks += certificates.map { Self.judge($0, environment: environment, host: host, now: Timestamp.now()) }
+  }
+
+  /// What visitors are shown, and how long still.
+  static func judge(_ certificate: CertificateStatus, environment: String, host: String, now: Timestamp)
+    -> DoctorReport.Check
+  {
+    let domain = certificate.domain, until = certificate.expires ?? ""
+    let remedy =
+      certificate.kind == "acme"
+      ? "its renewal doesn't work: on the host, systemctl start certbot; journalctl -u certbot says why"
+      : "put a new one into the project, then: orchestrate bootstrap \(environment)"
+    switch certificate.standing(at: now) {
+    case .absent:
+      return .init(
+        "certificate", .failed, "nobody answers for \(domain) on port 443", host: host,
+        remedy:
+          "on the host, systemctl status nginx; orchestrate bootstrap \(environment) --plan shows what has changed")
+    case .expired:
+      return .init("certificate", .failed, "the one of \(domain) has expired: \(until)", host: host, remedy: remedy)
+    case .late(let days):
+      return .init(
+        "certificate", .warning, "the one of \(domain) ends in \(days) days: \(until)", host: host, remedy: remedy)
+    case .valid(let days):
+      return .init("certificate", .passed, "the one of \(domain) ends in \(days) days: \(until)", host: host)
+    }
   }
 
   /// Logs in from the host, as a pull does; nil: the inventory names no registry.

@@ -89,6 +89,13 @@ struct ProjectSession: Sendable {
       case .release(let settings): wanted += settings.files
       case .run(let settings): wanted += [settings.script] + [settings.undo].compactMap { $0 }
       case .host(.file(let settings)): wanted.append(settings.source)
+      case .host(.reverseProxy(let settings)):
+        wanted += [settings.maintenance].compactMap(\.self)
+        switch settings.certificate {
+        case .acme(_, _, let authority): wanted += [authority].compactMap(\.self)
+        case .given(let file, .file(let key)): wanted += [file, key]
+        case .given(let file, .value): wanted.append(file)
+        }
       default: break
       }
     }

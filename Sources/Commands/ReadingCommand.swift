@@ -58,7 +58,7 @@ struct ReadingCommand: Sendable {
   var reportQuestions: [String] {
     [
       "facts", "get \(paths.current)/release.json", "get \(paths.state)/history.jsonl", "get \(paths.state)/holder",
-      "query status 0", "query health 0",
+      "query status 0", "query health 0", "query certificates 0",
     ]
   }
 
@@ -71,12 +71,15 @@ struct ReadingCommand: Sendable {
     async let holder = attachment.request("get \(paths.state)/holder")
     async let containers = attachment.request("query status 0")
     async let gates = attachment.request("query health 0")
+    async let certificates = attachment.request("query certificates 0")
     let releaseText = try await release.found, holderText = try await holder.found
-    return HostReport(
+    var report = HostReport(
       host: host.name, facts: HostFacts(parsing: try await facts.text),
       release: releaseText.flatMap { try? Release(json: $0, host: host.name) },
       history: HistoryEntry.all(in: try await history.found ?? ""), holder: holderText.flatMap { LockHolder(json: $0) },
       containers: try await containers.text, gates: try await gates.text, app: inventory.services.app)
+    (report.certificates, report.now) = (try await certificates.text, Timestamp.now())
+    return report
   }
 
   /// Hides what applications print of themselves: a health check's answer may hold a password.

@@ -201,9 +201,38 @@ extension CommandContext {
 }
 
 extension ProjectSession {
-  /// What the environment's vault has for env file and registry: its top-level values by name. Empty where none is used.
-  func vaultValues(_ inventory: Inventory, root: String) throws -> [String: String] {
-    guard inventory.env.from.contains(.vault), !inventory.env.templates.isEmpty || inventory.registry != nil else {
+  /// The values of the names that the playbook's steps ask for: of variables, else of the vault.
+  func values(for loaded: LoadedProject) throws -> [String: Secret] {
+    let wanted = loaded.playbook.steps.compactMap { step -> String? in
+      guard case .host(.reverseProxy(let settings)) = step.settings,
+        case .given(_, .value(let name)) = settings.certificate
+      else { return nil }
+      return name
+    }
+    var values: [String: Secret] = [:]
+    for name in wanted { values[name] = context.environment[name].flatMap { $0.isEmpty ? nil : Secret($0) } }
+    let missing = wanted.filter { values[$0] == nil }
+    if missing.isEmpty { return values }
+    let vault = try vaultValues(loaded.inventory, root: loaded.project.root, isWanted: true)
+    for name in missing {
+      guard let value = vault[name], !value.isEmpty else {
+        throw ConfigurationError([
+          Diagnostic(
+            at: nil, "the key of the certificate has no value: \(name)",
+            help:
+              "orchestrate secrets set \(loaded.inventory.environment) \(name) < key.pem, or set the variable \(name)")
+        ])
+      }
+      values[name] = Secret(value)
+    }
+    return values
+  }
+
+  /// What the environment's vault has for env file, registry or whoever wants it: its top-level values by name. Empty where none is used.
+  func vaultValues(_ inventory: Inventory, root: String, isWanted: Bool = false) throws -> [String: String] {
+    guard
+      isWanted || inventory.env.from.contains(.vault) && (!inventory.env.templates.isEmpty || inventory.registry != nil)
+    else {
       return [:]
     }
     let file = VaultFile(inventory, root: root, context: context)

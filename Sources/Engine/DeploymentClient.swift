@@ -90,6 +90,8 @@ public struct DeploymentRequest: Sendable {
   public var variables: [String: String] = [:]
   public var options = DeployOptions()
   public var projectFiles: [String: StepPayload.File] = [:]
+  /// Values of the names that steps ask for (`reverse-proxy`: a certificate's key).
+  public var values: [String: Secret] = [:]
   /// How long the host waits for a sign of life from the client before it finishes or undoes by itself.
   public var lease: Duration = .seconds(60)
   public var lockWait: Duration = .zero

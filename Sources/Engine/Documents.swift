@@ -45,6 +45,8 @@ public struct HostStatus: Sendable, Equatable, Codable {
   /// A deployment that has not ended.
   public var openDeployment: Int?
   public var disks: [DiskStatus] = []
+  /// What the host's proxy shows to visitors, by domain.
+  public var certificates: [CertificateStatus] = []
 
   public struct Schema: Sendable, Equatable, Codable {
     public var revision: String
@@ -88,6 +90,21 @@ public struct DiskStatus: Sendable, Equatable, Codable {
     self.path = path
     self.available = available
     self.size = size
+  }
+}
+
+public struct CertificateStatus: Sendable, Equatable, Codable {
+  public var domain: String
+  /// `acme`: it renews by itself; `given`.
+  public var kind: String
+  /// Nil: nothing answers.
+  public var begins: String?
+  public var expires: String?
+  public init(domain: String, kind: String, begins: String? = nil, expires: String? = nil) {
+    self.domain = domain
+    self.kind = kind
+    self.begins = begins
+    self.expires = expires
   }
 }
 

@@ -1,4 +1,4 @@
-internal import Diagnostics
+public import Diagnostics
 
 extension HistoryEntry {
   /// A line of history.jsonl (docs/runner.md); nil: it is torn, or of another making.
@@ -73,6 +73,39 @@ extension BackupEntry {
   }
 }
 
+extension CertificateStatus {
+  /// How a certificate stands at a time.
+  public enum Standing: Sendable, Equatable {
+    case absent
+    case valid(days: Int)
+    /// Its renewal should have happened by now, or is due.
+    case late(days: Int)
+    case expired
+  }
+
+  /// A line of queries/certificates.query.sh: `DOMAIN KIND BEGINS ENDS`.
+  public init?(line: some StringProtocol) {
+    let words = line.split(separator: " ")
+    guard words.count == 4 else { return nil }
+    let times = words[2...].map { Int64($0).map { Timestamp(milliseconds: $0 * 1000).description } }
+    self.init(domain: String(words[0]), kind: String(words[1]), begins: times[0], expires: times[1])
+  }
+
+  public static func all(in text: String) -> [CertificateStatus] {
+    text.split(separator: "\n").compactMap { CertificateStatus(line: $0) }.sorted { $0.domain < $1.domain }
+  }
+
+  /// Late: less than 21 days are left, or a quarter of its life where that is shorter. certbot renews with 30 days or a third left.
+  public func standing(at now: Timestamp) -> Standing {
+    guard let expires, let end = Timestamp(expires) else { return .absent }
+    let left = end.seconds(since: now)
+    guard left > 0 else { return .expired }
+    let days = Int(left / 86400)
+    let life = begins.flatMap { Timestamp($0) }.map { end.seconds(since: $0) } ?? .infinity
+    return left < min(21 * 86400, life / 4) ? .late(days: days) : .valid(days: days)
+  }
+}
+
 extension ServiceStatus {
   /// A line of queries/status.query.sh: what Docker says of a container.
   init?(container value: JSONValue) {
@@ -97,6 +130,9 @@ public struct HostReport: Sendable {
   public var containers: String
   /// Output of queries/health.query.sh: what each gate of the running release answers now.
   public var gates: String
+  /// Output of queries/certificates.query.sh, and when it was asked.
+  public var certificates = ""
+  public var now: Timestamp?
   /// Services of the app, as the inventory names them; the others can only degrade it.
   public var app: [String]
 
@@ -126,7 +162,9 @@ public struct HostReport: Sendable {
       else { continue }
       status.disks.append(DiskStatus(holds: holds, path: facts["disk.\(holds).path"], available: available, size: size))
     }
+    status.certificates = CertificateStatus.all(in: certificates)
     judge(&status)
+    judgeCertificates(&status)
     return status
   }
 
@@ -218,6 +256,21 @@ public struct HostReport: Sendable {
   }
 
   private static func quoted(_ line: String?) -> String { line.map { ": \($0)" } ?? "" }
+
+  /// Visitors who are shut out don't care how well the application is.
+  private func judgeCertificates(_ status: inout HostStatus) {
+    guard status.state != .absent, let now else { return }
+    for certificate in status.certificates {
+      let fault: String
+      switch certificate.standing(at: now) {
+      case .absent: fault = "the proxy doesn't answer for \(certificate.domain)"
+      case .expired: fault = "the certificate of \(certificate.domain) has expired (\(certificate.expires ?? ""))"
+      case .late, .valid: continue
+      }
+      status.reason = [status.reason, fault].compactMap(\.self).joined(separator: "; ")
+      if status.state == .healthy { status.state = .degraded }
+    }
+  }
 
   private static func fault(of service: ServiceStatus, _ container: JSONValue, lastLine: String?) -> String? {
     let name = service.service

@@ -19,6 +19,7 @@ struct Preparation: Sendable {
     context.host = request.inventory.hosts.first { $0.name == host }
     context.variables = request.variables
     context.projectFiles = request.projectFiles
+    context.values = request.values
     context.steps = request.playbook.steps
   }
 
@@ -152,7 +153,7 @@ struct Preparation: Sendable {
   /// Values that no view may show.
   var secrets: [Secret] {
     let all = (context.env ?? []).filter(\.isSecret).map { Secret($0.value) } + Array(context.generated.values)
-    return all + [context.registryPassword].compactMap { $0 }
+    return all + [context.registryPassword].compactMap { $0 } + Array(context.values.values)
   }
 
   /// The steps that run, and why the others don't, by name.

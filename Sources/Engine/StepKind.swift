@@ -116,6 +116,8 @@ public struct StepContext: Sendable {
   public var targetConfig: ComposeConfig?
   /// Password for `inventory.registry`.
   public var registryPassword: Secret?
+  /// Values of the names that steps ask for, from variables or the vault.
+  public var values: [String: Secret] = [:]
   /// The client's clock when the facts arrived, in milliseconds since 1970; 0: unknown.
   public var now: Int64 = 0
   /// Lowercase hex SHA-256.

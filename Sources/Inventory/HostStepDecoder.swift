@@ -19,6 +19,8 @@ extension StepDecoder {
       .logRetention(days: reader.integer("days", in: 7...3650) ?? 14, size: reader.size("size") ?? 1 << 30)
     case .systemdUnit: .systemdUnit
     case .file: .file(file())
+    case .reverseProxy: .reverseProxy(reverseProxy())
+    case .fail2ban: .fail2ban(fail2ban())
     default: preconditionFailure("\(kind) prepares no machine")
     }
   }

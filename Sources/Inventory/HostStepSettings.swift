@@ -17,6 +17,8 @@ public enum HostStepSettings: Sendable, Equatable {
   case logRetention(days: Int, size: Int64)
   case systemdUnit
   case file(FileSettings)
+  case reverseProxy(ReverseProxySettings)
+  case fail2ban(Fail2banSettings)
 
   public var kind: StepKindName {
     switch self {
@@ -33,6 +35,8 @@ public enum HostStepSettings: Sendable, Equatable {
     case .logRetention: .logRetention
     case .systemdUnit: .systemdUnit
     case .file: .file
+    case .reverseProxy: .reverseProxy
+    case .fail2ban: .fail2ban
     }
   }
 
@@ -80,5 +84,52 @@ public struct FileSettings: Sendable, Equatable {
   public var mode = "0644"
   /// Its content is shown in no plan.
   public var isSecret = false
+  public init() {}
+}
+
+public struct ReverseProxySettings: Sendable, Equatable {
+  public enum Certificate: Sendable, Equatable {
+    /// Fetched and renewed by ACME (RFC 8555). `authority`: PEM file of the project with the CA of the server itself.
+    case acme(server: String, email: String?, authority: String?)
+    /// PEM file of the project.
+    case given(file: String, key: Key)
+  }
+
+  /// Where the private key of a given certificate comes from.
+  public enum Key: Sendable, Equatable {
+    /// Name of a variable or of an entry of the vault.
+    case value(String)
+    /// Path in the project.
+    case file(String)
+  }
+
+  public static let letsEncrypt = "https://acme-v02.api.letsencrypt.org/directory"
+
+  public var domain = ""
+  /// Further names of the same site.
+  public var aliases: [String] = []
+  /// Where the application listens.
+  public var upstream = "127.0.0.1:8000"
+  public var certificate: Certificate = .acme(server: letsEncrypt, email: nil, authority: nil)
+  /// Requests a second and address; 0: without a limit.
+  public var rateLimit = 50
+  /// How long browsers insist on HTTPS; zero: not at all.
+  public var hsts: Duration = .seconds(180 * 86400)
+  /// Bytes of a request.
+  public var maxBody: Int64 = 16 << 20
+  /// How long the application may be silent.
+  public var timeout: Duration = .seconds(60)
+  /// A page of the project's own.
+  public var maintenance: String?
+  public init() {}
+}
+
+public struct Fail2banSettings: Sendable, Equatable {
+  public var retries = 5
+  /// In which the attempts count together.
+  public var find: Duration = .seconds(600)
+  public var ban: Duration = .seconds(3600)
+  /// Addresses and networks that are never banned.
+  public var ignore: [String] = []
   public init() {}
 }

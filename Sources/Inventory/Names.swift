@@ -47,6 +47,12 @@ enum Names {
       && labels.allSatisfy { Int($0).map { (0...255).contains($0) } ?? false && ($0.count == 1 || !$0.hasPrefix("0")) }
   }
 
+  /// A domain with at least two labels (RFC 1123), in small letters: what a certificate may be for.
+  static func isDomain(_ name: String) -> Bool {
+    name == name.lowercased() && name.contains(".") && !name.contains("_") && !name.hasSuffix(".") && isAddress(name)
+      && name.split(separator: ".").last!.contains { $0.isLetter }
+  }
+
   private static func matches(_ name: String, first: String, rest: String) -> Bool {
     guard let initial = name.first, first.contains(initial) else { return false }
     return name.dropFirst().allSatisfy { rest.contains($0) }

@@ -35,17 +35,18 @@ public struct StepSpec: Sendable, Equatable {
 public enum StepKindName: String, Sendable, CaseIterable, Codable {
   case preflight, release, env, pull, backup, migrate, recreate, health, run, commit, prune
   // Those that prepare a machine.
-  case packages, user, directories, firewall, docker, sysctl, swap, time, updates, file
+  case packages, user, directories, firewall, docker, sysctl, swap, time, updates, file, fail2ban
   case sshHardening = "ssh-hardening"
   case logRetention = "log-retention"
   case systemdUnit = "systemd-unit"
+  case reverseProxy = "reverse-proxy"
 
   /// It prepares a machine: a step of the playbook `bootstrap`.
   public var preparesHost: Bool {
     switch self {
     case .preflight, .release, .env, .pull, .backup, .migrate, .recreate, .health, .run, .commit, .prune: false
-    case .packages, .user, .directories, .firewall, .docker, .sysctl, .swap, .time, .updates, .file, .sshHardening,
-      .logRetention, .systemdUnit:
+    case .packages, .user, .directories, .firewall, .docker, .sysctl, .swap, .time, .updates, .file, .fail2ban,
+      .sshHardening, .logRetention, .systemdUnit, .reverseProxy:
       true
     }
   }

@@ -117,7 +117,8 @@ struct PlaybookReader {
     guard let reader else { return nil }
     let decoder = StepDecoder(reader: reader, playbook: name, at: location, root: root, files: files)
     return Draft(
-      name: stepName(reader), role: role(reader), settings: decoder.settings(of: kind), location: location,
+      name: stepName(reader), role: role(reader, of: kind, at: location), settings: decoder.settings(of: kind),
+      location: location,
       namePlace: reader.has("name") ? reader.place("name") : location)
   }
 
@@ -128,9 +129,17 @@ struct PlaybookReader {
     return nil
   }
 
-  private func role(_ reader: MappingReader) -> String? {
-    guard let role = reader.string("role", "a role") else { return nil }
+  private func role(_ reader: MappingReader, of kind: StepKindName, at location: SourceLocation) -> String? {
     let known = Set((inventory?.hosts ?? []).flatMap(\.roles))
+    guard let role = reader.string("role", "a role") else {
+      guard kind == .reverseProxy, !reader.has("role") else { return nil }
+      if inventory != nil, !known.isEmpty, !known.contains("web") {
+        diagnostics.error(
+          at: location, "`reverse-proxy` is for hosts with the role `web`, and the inventory has none",
+          help: "add it to a host: roles: [app, web]")
+      }
+      return "web"
+    }
     if inventory != nil, !known.isEmpty, !known.contains(role) {
       reader.error(
         "role", "no host of the inventory has the role `\(role)`",

@@ -16,7 +16,7 @@ struct PlaybookRules {
 
   func check() {
     checkHostSteps()
-    guard playbook.name != Self.bootstrap else { return }
+    guard playbook.name != Self.bootstrap else { return checkProxies() }
     checkPreparing()
     checkSingle()
     checkCommit()
@@ -35,6 +35,27 @@ struct PlaybookRules {
           ? "`\(step.kind.rawValue)` doesn't prepare a machine: it belongs in another playbook"
           : "`\(step.kind.rawValue)` prepares a machine: it belongs in playbooks/bootstrap.yml",
         help: isBootstrap ? nil : "orchestrate bootstrap runs it, as root")
+    }
+  }
+
+  /// What they build on comes first: the open ports 80 and 443, and sshd's own port.
+  private func checkProxies() {
+    for (kind, before, why) in [
+      (StepKindName.reverseProxy, StepKindName.firewall, "which opens the ports 80 and 443"),
+      (.fail2ban, .sshHardening, "which may change sshd's port"),
+    ] {
+      guard let last = playbook.steps.lastIndex(where: { $0.kind == before }) else { continue }
+      for step in playbook.steps[..<last] where step.kind == kind {
+        diagnostics.error(
+          at: step.location, "`\(kind.rawValue)` stands before `\(before.rawValue)`, \(why)", help: "move it behind")
+      }
+    }
+    var seen: Set<String> = []
+    for step in playbook.steps {
+      guard case .host(.reverseProxy(let settings)) = step.settings else { continue }
+      for name in [settings.domain] + settings.aliases where !seen.insert(name).inserted && !name.isEmpty {
+        diagnostics.error(at: step.location, "a second `reverse-proxy` for \(name)", help: "a name has one site")
+      }
     }
   }
 

@@ -82,6 +82,21 @@ public enum PlaybookSchema {
         .init("owner", "name", default: "root"), .init("group", "name", default: "root"),
         .init("mode", "permissions", default: "0644"), .init("secret", "true or false", default: "false"),
       ]
+    case .reverseProxy:
+      [
+        .init("domain", "domain", required: true), .init("aliases", "list of domains", default: "[]"),
+        .init("upstream", "address:port", default: "127.0.0.1:8000"),
+        .init("certificate", "acme or mapping", default: "acme"), .init("email", "address"),
+        .init("acme_server", "URL", default: "https://acme-v02.api.letsencrypt.org/directory"),
+        .init("acme_ca", "path"), .init("rate_limit", "whole number", default: "50"),
+        .init("hsts", "duration", default: "180d"), .init("max_body", "size", default: "16MiB"),
+        .init("timeout", "duration", default: "60s"), .init("maintenance", "path"),
+      ]
+    case .fail2ban:
+      [
+        .init("retries", "whole number", default: "5"), .init("within", "duration", default: "10m"),
+        .init("ban", "duration", default: "1h"), .init("ignore", "list of addresses", default: "[]"),
+      ]
     default: []
     }
   }
@@ -98,6 +113,10 @@ public enum PlaybookSchema {
       .init("below", "number"), .init("above", "number"), .init("at_least", "number"), .init("at_most", "number"),
       .init("not", "text"),
     ])
+  public static let givenCertificate = KeyTable(
+    "reverse-proxy.certificate",
+    [.init("file", "path", required: true), .init("key", "name of a value"), .init("key_file", "path")])
 
-  public static let all = [playbook, common] + StepKindName.allCases.map(keys(of:)) + [keep, drain, expect, bounds]
+  public static let all =
+    [playbook, common] + StepKindName.allCases.map(keys(of:)) + [keep, drain, expect, bounds, givenCertificate]
 }

@@ -30,8 +30,8 @@ struct StepDecoder {
     case .run: .run(run())
     case .commit: .commit
     case .prune: .prune(prune())
-    case .packages, .user, .directories, .firewall, .docker, .sysctl, .swap, .time, .updates, .file, .sshHardening,
-      .logRetention, .systemdUnit:
+    case .packages, .user, .directories, .firewall, .docker, .sysctl, .swap, .time, .updates, .file, .fail2ban,
+      .sshHardening, .logRetention, .systemdUnit, .reverseProxy:
       .host(hostSettings(of: kind))
     }
   }

@@ -25,11 +25,20 @@ public struct HostStep: StepKind {
     var payload = StepPayload(
       script: settings.kind.rawValue, timeout: timeout, changes: true, hasUndo: hasUndo,
       parameters: try parameters(context), files: try files(context))
-    if case .file(let file) = settings, file.isSecret {
-      // The new one, and what system.sh has kept of the old one.
-      payload.secrets = ["content", "saved/000/content", "saved/restored-000/content"]
+    switch settings {
+    case .file(let file) where file.isSecret: payload.secrets = ["content"] + Self.kept(1)
+    case .reverseProxy(let proxy): if case .given = proxy.certificate { payload.secrets = ["key.pem"] + Self.kept(16) }
+    default: break
     }
     return payload
+  }
+
+  /// What system.sh keeps of the first files that a step changes, for its undo: an old secret among them.
+  private static func kept(_ count: Int) -> [String] {
+    (0..<count).flatMap { index in
+      let number = String(1000 + index).dropFirst()
+      return ["saved/\(number)/content", "saved/restored-\(number)/content"]
+    }
   }
 
   /// Packages that were installed stay: nobody knows what else uses them by now.
@@ -40,7 +49,8 @@ public struct HostStep: StepKind {
 
   private var timeout: Duration {
     switch settings {
-    case .packages, .docker, .firewall, .updates: .seconds(1200)  // apt, and whoever holds its lock
+    // apt, and whoever holds its lock
+    case .packages, .docker, .firewall, .updates, .reverseProxy, .fail2ban: .seconds(1200)
     default: .seconds(120)
     }
   }
@@ -71,6 +81,12 @@ public struct HostStep: StepKind {
         ("FILE", file.path), ("OWNER", file.owner), ("GROUP", file.group), ("MODE", file.mode),
         ("SECRET", file.isSecret ? "1" : "0"),
       ]
+    case .reverseProxy(let proxy): return parameters(of: proxy, context, user: user)
+    case .fail2ban(let settings):
+      return [
+        ("RETRIES", String(settings.retries)), ("FIND", wholeSeconds(settings.find)),
+        ("BAN", wholeSeconds(settings.ban)), ("IGNORE", settings.ignore.joined(separator: " ")),
+      ]
     case .sysctl, .updates: return []
     }
   }
@@ -89,6 +105,7 @@ public struct HostStep: StepKind {
         throw OrchestrateError(.configuration, "the project has no \(file.source)", step: name)
       }
       return [StepPayload.File("content", bytes: content.bytes)]
+    case .reverseProxy(let proxy): return try files(of: proxy, context)
     default: return []
     }
   }

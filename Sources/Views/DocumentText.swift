@@ -63,6 +63,12 @@ extension StatusDocument: TextDocument {
       let share = disk.size > 0 ? " (\(Int((Double(disk.available) / Double(disk.size) * 100).rounded()))%)" : ""
       out += "  \(style.dim("disk")) \(disk.path): \(sizeText(disk.available)) of \(sizeText(disk.size)) free\(share)\n"
     }
+    for certificate in status.certificates {
+      let left = certificate.expires.flatMap { until($0) }
+      let text =
+        certificate.expires.map { "until \($0)\(left.map { " (\($0))" } ?? "")" } ?? "nobody answers on port 443"
+      out += "  \(style.dim("certificate")) \(printable(certificate.domain)): \(text)\n"
+    }
     let rows = status.services.map { service in
       [
         Cell(service.service),
@@ -85,6 +91,12 @@ extension StatusDocument: TextDocument {
     if let closed = entry.closed { out += ", \(age(closed).map { "\($0) ago" } ?? closed)" }
     if let reason = entry.reason, !reason.isEmpty { out += " (\(printable(reason)))" }
     return out
+  }
+
+  /// How long after `checked` that will be.
+  private func until(_ time: String) -> String? {
+    guard let then = Timestamp(time), let now = Timestamp(checked) else { return nil }
+    return then > now ? durationText(then.seconds(since: now).rounded()) : "expired"
   }
 
   /// How long before `checked` that was.

@@ -90,6 +90,105 @@ import Testing
     #expect(faults.count == 1 && faults.contains { $0.contains(expected) }, "\(faults)")
   }
 
+  /// The inventory's host has the role `web`.
+  private func webSample(_ playbook: String) -> Sample {
+    var web = sample(playbook)
+    web.files["/p/inventories/prod.yml"] = Sample.inventory.replacing("[app, db]", with: "[app, db, web]")
+    web.files["/p/files/tls.pem"] = "x\n"
+    web.files["/p/files/back-soon.html"] = "x\n"
+    return web
+  }
+
+  @Test func theProxyIsRead() throws {
+    let playbook = try webSample(
+      """
+      steps:
+        - reverse-proxy: { domain: bot.example.com }
+        - reverse-proxy:
+            domain: shop.example.com
+            aliases: [www.shop.example.com]
+            upstream: "[::1]:9000"
+            email: ada@example.com
+            acme_server: https://ca.internal:9000/acme/acme/directory
+            acme_ca: files/tls.pem
+            rate_limit: 0
+            hsts: 0s
+            max_body: 1MiB
+            timeout: 5m
+            maintenance: files/back-soon.html
+        - reverse-proxy: { domain: a.example.com, role: app, certificate: { file: files/tls.pem, key: TLS_KEY } }
+        - reverse-proxy: { domain: b.example.com, certificate: { file: files/tls.pem, key_file: files/tls.pem } }
+        - fail2ban: { retries: 3, within: 5m, ban: 1d, ignore: [198.51.100.7, 2001:db8::/32] }
+
+      """
+    ).load(playbook: "bootstrap", version: nil).playbook
+    var first = ReverseProxySettings(), second = ReverseProxySettings(), third = ReverseProxySettings()
+    first.domain = "bot.example.com"
+    (second.domain, second.aliases, second.upstream) = ("shop.example.com", ["www.shop.example.com"], "[::1]:9000")
+    second.certificate = .acme(
+      server: "https://ca.internal:9000/acme/acme/directory", email: "ada@example.com", authority: "files/tls.pem")
+    (second.rateLimit, second.hsts, second.maxBody, second.timeout) = (0, .zero, 1 << 20, .seconds(300))
+    second.maintenance = "files/back-soon.html"
+    (third.domain, third.certificate) = ("a.example.com", .given(file: "files/tls.pem", key: .value("TLS_KEY")))
+    var fourth = third
+    (fourth.domain, fourth.certificate) = (
+      "b.example.com", .given(file: "files/tls.pem", key: .file("files/tls.pem"))
+    )
+    var ban = Fail2banSettings()
+    (ban.retries, ban.find, ban.ban, ban.ignore) = (
+      3, .seconds(300), .seconds(86400), ["198.51.100.7", "2001:db8::/32"]
+    )
+    #expect(
+      playbook.steps.map(\.settings) == [
+        .host(.reverseProxy(first)), .host(.reverseProxy(second)), .host(.reverseProxy(third)),
+        .host(.reverseProxy(fourth)), .host(.fail2ban(ban)),
+      ])
+    #expect(playbook.steps.map(\.role) == ["web", "web", "app", "web", nil])
+  }
+
+  @Test(arguments: [
+    ("- reverse-proxy", "error: `reverse-proxy.domain` is missing"),
+    ("- reverse-proxy: { domain: Bot.example.com }", "write a domain in small letters"),
+    ("- reverse-proxy: { domain: localhost }", "`localhost` isn't a domain"),
+    ("- reverse-proxy: { domain: 203.0.113.10 }", "isn't a domain"),
+    ("- reverse-proxy: { domain: \"*.example.com\" }", "certificates for all names need DNS"),
+    ("- reverse-proxy: { domain: a.example.com, aliases: [a.example.com] }", "stands there twice"),
+    ("- reverse-proxy: { domain: a.example.com, upstream: app:8000 }", "`app:8000` isn't an IP address with a port"),
+    ("- reverse-proxy: { domain: a.example.com, upstream: 127.0.0.1 }", "isn't an IP address with a port"),
+    ("- reverse-proxy: { domain: a.example.com, acme_server: \"http://x/dir\" }", "begins with https://"),
+    ("- reverse-proxy: { domain: a.example.com, email: nobody }", "isn't an e-mail address"),
+    ("- reverse-proxy: { domain: a.example.com, certificate: none }", "expected acme or a mapping"),
+    ("- reverse-proxy: { domain: a.example.com, certificate: { file: files/tls.pem } }", "the private key is missing"),
+    (
+      "- reverse-proxy: { domain: a.example.com, certificate: { file: files/tls.pem, key: A, key_file: files/tls.pem } }",
+      "there is a `key` already"
+    ),
+    (
+      "- reverse-proxy: { domain: a.example.com, certificate: { file: files/tls.pem, key: A }, email: a@b.example }",
+      "no meaning beside a given certificate"
+    ),
+    ("- reverse-proxy: { domain: a.example.com, certificate: { file: files/none.pem, key: A } }", "there is no file"),
+    ("- reverse-proxy: { domain: a.example.com }\n  - firewall", "stands before `firewall`, which opens the ports"),
+    ("- fail2ban\n  - ssh-hardening", "stands before `ssh-hardening`, which may change sshd's port"),
+    (
+      "- reverse-proxy: { domain: a.example.com }\n  - reverse-proxy: { domain: b.example.com, aliases: [a.example.com] }",
+      "a second `reverse-proxy` for a.example.com"
+    ),
+    ("- fail2ban: { ignore: [office.example.com] }", "isn't an address or a network"),
+    ("- fail2ban: { ignore: [10.0.0.0/40] }", "isn't an address or a network"),
+  ])
+  func faultsOfTheProxyAreTold(step: String, expected: String) {
+    let faults = webSample("steps:\n  \(step)\n").faults(playbook: "bootstrap")
+    #expect(faults.count == 1 && faults.contains { $0.contains(expected) }, "\(faults)")
+  }
+
+  @Test func theProxyWantsAHostForTheWeb() {
+    #expect(
+      sample("steps:\n  - reverse-proxy: { domain: a.example.com }\n").faults(playbook: "bootstrap") == [
+        "playbooks/bootstrap.yml:2:5: error: `reverse-proxy` is for hosts with the role `web`, and the inventory has none [add it to a host: roles: [app, web]]"
+      ])
+  }
+
   @Test func itsStepsBelongInNoOtherPlaybook() {
     var sample = Sample()
     sample.files["/p/playbooks/deploy.yml"] = "steps: [release, firewall, health, commit]\n"

@@ -32,6 +32,11 @@ private let status: StatusDocument = {
   host.services = [bot, redis]
   (host.lastDeployment, host.lock, host.openDeployment) = (entry, holder, 14)
   host.disks = [DiskStatus(holds: "docker", path: "/var/lib/docker", available: 5 << 30, size: 20 << 30)]
+  host.certificates = [
+    CertificateStatus(
+      domain: "bot.example.com", kind: "acme", begins: "2026-10-01T00:00:00Z", expires: "2026-12-30T00:00:00Z"),
+    CertificateStatus(domain: "www.example.com", kind: "given"),
+  ]
   return StatusDocument(environment: "prod", app: "market-bot", checked: "2026-11-21T09:00:00Z", hosts: [host])
 }()
 
@@ -107,6 +112,8 @@ private let documents: [any TextDocument] = [
           locked   ada@laptop from 198.51.100.7 since 2026-11-21T08:59:00Z (deploy v1.2.0, #14: hotfix)
           open     #14 has not ended (orchestrate attach prod)
           disk /var/lib/docker: 5 GiB of 20 GiB free (25%)
+          certificate bot.example.com: until 2026-12-30T00:00:00Z (38d15h)
+          certificate www.example.com: nobody answers on port 443
 
           SERVICE  STATE       HEALTH    RESTARTS  UP     IMAGE
           bot      running     healthy   0         1d00h  registry.example.com/market-bot:v1.0.0

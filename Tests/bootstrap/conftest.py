@@ -249,10 +249,11 @@ def local(request, tmp_path):
 
 @pytest.fixture(scope="module")
 def droplet(request):
-    """A fresh droplet of the module's own."""
-    name = "b-" + request.module.__name__.rsplit(".", 1)[-1].removeprefix("test_").replace("_", "-")
+    """A fresh droplet of the module's own; BOOTSTRAP_DEBIAN=12: of the older Debian."""
+    debian = os.environ.get("BOOTSTRAP_DEBIAN", "13")
+    name = "b-" + request.module.__name__.rsplit(".", 1)[-1].removeprefix("test_").replace("_", "-") + ("" if debian == "13" else f"-{debian}")
     sandbox("rm", name, check=False)
-    machine = Droplet(name)
+    machine = Droplet(name, "--debian", debian)
     yield Host(machine)
     machine.disconnect()
     sandbox("rm", name, check=False)
