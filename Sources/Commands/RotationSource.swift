@@ -62,14 +62,20 @@ final class RotationSource: Sendable {
         "the running release (\(current.version)) has no \(key)", inventory,
         "deploy it first: orchestrate env \(inventory.environment) --diff shows what the next deploy brings")
     }
-    let value = try newValue(of: key, old: old, source, all, template, inventory)
+    let replaced = current.replaced?[key] ?? []
+    let isBehind = { (value: String) in replaced.contains(SHA256.hex(Array(value.utf8))) }
+    // Somebody has set it in the vault already: that is the one that is wanted.
+    let inVault = all[.vault]?[key].flatMap { source == .vault && $0 != old && !isBehind($0) ? $0 : nil }
+    let value = try newValue(of: key, old: old, inVault: inVault, source, all, template, inventory)
     var request = EnvRequest(
       from: inventory.env.from, values: sources, builtins: ["VERSION": current.version],
       environment: inventory.environment, generate: { SecureRandom.word($0) })
     request.values[.flags] = [:]
     let made = try template.values(changing: key, from: old, to: value, present: host, request: request)
     state.withLock { $0.isInVault = source == .vault }
-    return try rotation(of: key, made, value, present, host, all, secrets, template, inventory)
+    var rotation = try rotation(of: key, made, value, present, host, all, secrets, template, inventory)
+    if value == inVault { rotation.note = "\(key) gets the value that the vault has already" }
+    return rotation
   }
 
   /// The running release's values with the new ones in their places.
@@ -130,7 +136,7 @@ final class RotationSource: Sendable {
   }
 
   private func newValue(
-    of key: String, old: String, _ source: EnvSource?, _ sources: [EnvSource: [String: String]],
+    of key: String, old: String, inVault: String?, _ source: EnvSource?, _ sources: [EnvSource: [String: String]],
     _ template: EnvTemplate, _ inventory: Inventory
   ) throws -> String {
     if let value = state.withLock({ $0.value }) { return value.reveal() }
@@ -145,6 +151,8 @@ final class RotationSource: Sendable {
       value = variable
     } else if let given {
       value = given.reveal()
+    } else if let inVault {
+      value = inVault
     } else if let made = try template.newValue(of: key, generate: { SecureRandom.word($0) }) {
       value = made
     } else {

@@ -13,8 +13,8 @@ struct SecretsRotateCommand: AsyncParsableCommand {
       role gets it right before the services that use it are recreated; the database's container isn't touched. Unless the health gate passes, \
       everything is undone, the role too.
 
-      The new value is generated as the env template says, else a random word as long as the old one; with --stdin it is read from there, or asked for \
-      without echo. A value that came from the vault is set in the vault once the release is committed.
+      The new value is the vault's, if somebody has set another one there; else it is generated as the env template says, or a random word as long as \
+      the old one; with --stdin it is read from there, or asked for without echo. A value that came from the vault is set in the vault once the release is committed.
 
       Examples:
         orchestrate secrets rotate prod DB_PASSWORD
@@ -61,9 +61,10 @@ struct SecretsRotateCommand: AsyncParsableCommand {
 
   private func update(_ file: VaultFile, _ value: Secret, _ context: CommandContext) throws {
     do {
-      _ = try file.change { (vault: inout Vault) throws(VaultError) in
+      let written = try file.change { (vault: inout Vault) throws(VaultError) in
         try vault.set(VaultValue(value.reveal()), at: vault.path(key))
       }
+      if written { context.narrate("\(key) is set in \(file.name): commit it\n") }
     } catch {
       let fault = error as? OrchestrateError
       throw OrchestrateError(
@@ -72,6 +73,5 @@ struct SecretsRotateCommand: AsyncParsableCommand {
         state: "the host runs with the new value; the vault has the old one, which the next deploy refuses",
         remedy: "mend it, then once more: orchestrate secrets rotate \(environment) \(key)")
     }
-    context.narrate("\(key) is set in \(file.name): commit it\n")
   }
 }

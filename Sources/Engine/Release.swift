@@ -54,8 +54,8 @@ public struct Release: Sendable, Equatable, Codable {
   public var envDefaults: [String]
   /// Names in its env file whose values are passwords of database roles, with the role; nil in releases of older versions of the tool.
   public var roles: [String: String]?
-  /// By name, the SHA-256 of the value that a rotation has replaced: a source that still has it is behind.
-  public var replaced: [String: String]?
+  /// By name, the SHA-256 of each value that a rotation has replaced, the last one at the end: a source that still has one is behind.
+  public var replaced: [String: [String]]?
   /// The files that it mounts: path relative to the project folder to SHA-256.
   public var files: [String: String]
 

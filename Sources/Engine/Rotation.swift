@@ -17,6 +17,8 @@ public struct Rotation: Sendable, Equatable {
   public var roles: [String: String]
   /// What the release will run: what runs now, and in it the new values in the place of the old ones; nil before the host's Compose has read them.
   public var config: ComposeConfig?
+  /// What should be known of the new value before it is accepted.
+  public var note: String?
 
   public init(
     key: String, values: [ResolvedValue], before: [String: Secret], after: [String: Secret],

@@ -45,7 +45,7 @@ extension DeploymentRun {
       guard try await carryOut(first, seal: false) else { return }
     }
     var plan = try preparation.plan(steps: stepsBack, leftOut: leftOut, catalog: catalog)
-    plan.warnings += rotated.warnings
+    plan.warnings += rotated.warnings + [preparation.context.rotation?.note].compactMap(\.self)
     emit(.planned(plan))
     try refuse(problems: plan.problems)
     guard try await accepted(plan) else { return try await end(reason: "not accepted") }
@@ -75,6 +75,7 @@ extension Preparation {
         "\(rotation.key) is the password of the role \(context.roleChanges[0].role), and the inventory names no database",
         host: host, state: "nothing was changed", remedy: "write services.database into the inventory")
     }
+    try requireOneHost()
     let rotated = catalog.rotated(context)
     rotation.config = rotated.config
     context.rotation = rotation
@@ -97,6 +98,17 @@ extension Preparation {
       context.roleChanges.append(
         RoleChange(role: role, name: password.name, verifier: verifier, backTo: target.version))
     }
+    try requireOneHost()
+  }
+
+  /// The others' apps would be locked out of the database.
+  private func requireOneHost() throws {
+    guard let change = context.roleChanges.first, context.inventory.hosts.count > 1 else { return }
+    throw OrchestrateError(
+      .failed,
+      "the database role \(change.role) would get another password, and this version works on one host at a time: the apps on the others would be locked out",
+      host: host, state: "nothing was changed",
+      remedy: "change \(change.name) and the role by hand, on all hosts at once")
   }
 
   /// As it was recorded; of a release of an older version of the tool, which could rotate nothing, by its compose file.

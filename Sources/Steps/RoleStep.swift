@@ -87,7 +87,9 @@ func staleValues(_ context: StepContext) -> [String] {
   var told: Set<String> = []
   for value in env {
     let hash = context.sha256(Array(value.value.utf8))
-    guard current.replaced?[value.name] == hash, current.env[value.name] != hash, value.origin != .composed else {
+    guard current.replaced?[value.name]?.contains(hash) == true, current.env[value.name] != hash,
+      value.origin != .composed
+    else {
       continue
     }
     told.insert(value.name)

@@ -57,6 +57,12 @@ private func judge(kept: [String], changed: Set<String>, _ result: inout Rotated
         + "give the new value by secrets set, then: \(include)")
     return
   }
+  if kept.contains("environment.POSTGRES_PASSWORD"), context.roleChanges.isEmpty {
+    result.problems.append(
+      "POSTGRES_PASSWORD of \(database) is made from \(rotation.key), and no name of the env template has it whole, so that the role can't follow: "
+        + "give it a name of its own in the template, and deploy that first")
+    return
+  }
   let others = kept.filter { place in
     place != "environment.POSTGRES_PASSWORD" && !(place.hasPrefix("secrets.") && !context.roleChanges.isEmpty)
   }

@@ -60,10 +60,16 @@ public struct SealStep: StepKind {
     release.files = [:]
     release.envDefaults.removeAll { rotation.changed.contains($0) }
     fill(&release, context, effective)
-    let replaced = current.env.filter { rotation.changed.contains($0.key) }
-    release.replaced = (current.replaced ?? [:]).merging(replaced) { $1 }
+    var replaced = current.replaced ?? [:]
+    for (name, hash) in current.env where rotation.changed.contains(name) {
+      replaced[name] = ((replaced[name] ?? []).filter { $0 != hash } + [hash]).suffix(Self.remembered)
+    }
+    release.replaced = replaced
     return release
   }
+
+  /// How many replaced values of a name are known again.
+  private static let remembered = 50
 
   private func fill(_ release: inout Release, _ context: StepContext, _ effective: EffectiveConfig) {
     let env = context.env ?? []

@@ -41,7 +41,7 @@ import Testing
 
   private func rotate(
     _ key: String, given: String? = nil, vault: [String: String] = [:], environment: [String: String] = [:],
-    generated: String? = nil, inventory: String = ""
+    generated: String? = nil, inventory: String = "", replaced: [String: [String]]? = nil
   ) async throws -> Found {
     var found: Found?
     try await withProject(inventory: inventory, envTemplate: Self.template) { root in
@@ -58,7 +58,8 @@ import Testing
           loaded.inventory.hosts[0], inventory: loaded.inventory, projectRoot: root.path, context: context),
         session: session, loaded: loaded, version: "", vault: vault)
       client.rotation = source
-      let current = Release(number: 3, version: "v1", previous: 2, created: "", playbook: "")
+      var current = Release(number: 3, version: "v1", previous: 2, created: "", playbook: "")
+      current.replaced = replaced
       let first = try client.rotation(of: key, host: Self.host, generated: generated, current: current)
       let second = try client.rotation(of: key, host: Self.host, generated: generated, current: current)
       #expect(
@@ -106,6 +107,18 @@ import Testing
     #expect(path.hasPrefix("/opt/bot/secrets/API_KEY.") && path != "/opt/bot/secrets/API_KEY.0011223344556677")
     #expect(found.rotation.after == ["API_KEY_FILE": Secret(path)] && found.rotation.changed == ["API_KEY"])
   }
+
+  /// Somebody has set it, and the deploy was refused: it is the one that is wanted, unless it is an older one of ours.
+  @Test func aValueThatTheVaultHasAlready() async throws {
+    let vault = ["DB_PASSWORD": "chosen-by-hand"]
+    let found = try await rotate("DB_PASSWORD", vault: vault)
+    #expect(found["DB_PASSWORD"] == "chosen-by-hand" && found.rotation.note != nil)
+    let behind = try await rotate("DB_PASSWORD", vault: vault, replaced: ["DB_PASSWORD": [Self.hash, "another"]])
+    #expect(behind["DB_PASSWORD"]?.count == 32 && behind.rotation.note == nil && behind.forVault != nil)
+  }
+
+  /// SHA-256 of `chosen-by-hand`.
+  private static let hash = "89645e8934d9da14e702c0469d089a68e1ef1ae721e03ddeb320188e1339440e"
 
   @Test func aGivenValue() async throws {
     let found = try await rotate("TOKEN", given: "456:def", vault: ["TOKEN": "123:abc"])

@@ -12,7 +12,7 @@ import Testing
     _ host: ScriptedHost, _ kind: DeploymentRequest.Kind = .rotate(key: "DB_PASSWORD"),
     roles: String = #"{"DB_PASSWORD":"market"}"#,
     database: String? = "postgres", events: DeploymentRunTests.Events = .init(), current: String? = nil,
-    change: (inout ScriptedClient) -> Void = { _ in }
+    hosts: Int = 1, change: (inout ScriptedClient) -> Void = { _ in }
   ) async throws -> DeploymentSummary {
     let running = try current ?? Fixtures.release(6, "v1.0.0", previous: 5)
     await host.set {
@@ -23,6 +23,9 @@ import Testing
     change(&client)
     var request = try Fixtures.request(kind, steps: Self.steps)
     request.inventory.services.database = database
+    for number in 1..<hosts {
+      request.inventory.hosts.append(HostEntry(name: "bot-\(number + 1)", address: "203.0.113.1\(number)"))
+    }
     let run = DeploymentRun(
       request: request, host: "bot-1", catalog: Fixtures.catalog(), client: client, sha256: Fixtures.digest,
       emit: { event in events.all.withLock { $0.append(event) } })
@@ -82,6 +85,14 @@ import Testing
   @Test func withoutADatabaseARoleIsAFault() async throws {
     let summary = try await run(ScriptedHost(), database: nil)
     #expect(summary.exitStatus == 78, "\(summary)")
+  }
+
+  /// The apps on the others would be locked out.
+  @Test func severalHostsAreAFault() async throws {
+    let events = DeploymentRunTests.Events()
+    let summary = try await run(ScriptedHost(), events: events, hosts: 2)
+    #expect(summary.exitStatus == 1 && summary.problem?.summary.contains("locked out") == true, "\(summary)")
+    #expect(!started(events).contains("role"))
   }
 
   // MARK: Rollback

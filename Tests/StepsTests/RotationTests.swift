@@ -52,6 +52,9 @@ private func context(
   context.current = current
   context.currentConfig = effective.config
   context.images = current.images
+  if changing["DB_PASSWORD"] != nil {
+    context.roleChanges = [RoleChange(role: "shop", name: "DB_PASSWORD", verifier: Secret("v"))]
+  }
   context.config = ComposeConfig(try json(raw ?? composed("new-$$password")))
   context.env = deployed.env!.map { old in
     guard let (_, new) = changing[old.name] else { return old }
@@ -138,6 +141,17 @@ private func rotated(_ context: StepContext) -> (context: StepContext, rotated: 
     #expect(found.problems == [] && found.warnings.count == 1 && found.warnings[0].contains("environment.PGPASSWORD"))
   }
 
+  /// The role's password has to be a value that a rollback finds again.
+  @Test func aPasswordThatIsPutTogetherInTheComposeFile() throws {
+    let old = #""POSTGRES_PASSWORD":""#, text = old + "x-"
+    var context = try context(
+      raw: composed("new-$$password").replacing(old, with: text),
+      running: composed("old-password").replacing(old, with: text))
+    context.roleChanges = []
+    #expect(
+      rotated(context).rotated.problems.first?.contains("give it a name of its own in the template") == true)
+  }
+
   /// A rollback from it goes where one from what ran would have gone.
   @Test func theReleaseOfARotation() throws {
     let (context, _) = rotated(try context())
@@ -146,7 +160,7 @@ private func rotated(_ context: StepContext) -> (context: StepContext, rotated: 
     #expect(release.number == 7 && release.version == "v1" && release.previous == old.previous)
     #expect(release.env["DB_PASSWORD"] == testHash(Array("new-$password".utf8)))
     #expect(release.env["LEVEL"] == old.env["LEVEL"])
-    #expect(release.replaced == ["DB_PASSWORD": old.env["DB_PASSWORD"]!])
+    #expect(release.replaced == ["DB_PASSWORD": [old.env["DB_PASSWORD"]!]])
     #expect(release.roles == ["DB_PASSWORD": "shop"])
     #expect(release.playbook == old.playbook && release.images == old.images)
     let back = try Release(json: String(decoding: try release.json(), as: UTF8.self), host: "h")
@@ -176,7 +190,7 @@ private func rotated(_ context: StepContext) -> (context: StepContext, rotated: 
         && staleValues(deploy)[0].contains("orchestrate secrets rotate prod DB_PASSWORD changes both"))
     deploy.current?.roles = nil  // of an older version of the tool
     #expect(staleValues(deploy).count == 1)
-    deploy.current?.replaced = ["DB_PASSWORD": testHash(Array("new-$password".utf8))]
+    deploy.current?.replaced = ["DB_PASSWORD": [testHash(Array("new-$password".utf8)), "another"]]
     #expect(staleValues(deploy).count == 1 && staleValues(deploy)[0].contains("git pull"))
     deploy.env = [value("DB_PASSWORD", "old-password")]
     deploy.config = ComposeConfig(try json(composed("old-password")))

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from conftest import BINARY, ROOT, Result
+from conftest import BINARY, ROOT, Result, sandbox
 from test_crashes import settled, wait_for_step
 from test_deploy import outside
 from test_secrets import Tracer, execs
@@ -153,6 +153,19 @@ def test_runner_killed_after_the_role_was_changed(running):
     agrees(running)
 
 
+def test_power_is_lost_after_the_role_was_changed(running):
+    """Recovery at boot gives the role back what it had, before the app's own unit starts the bot."""
+    before = env(running, "DB_PASSWORD")
+    client = running.start("secrets", "rotate", "prod", "DB_PASSWORD", "--yes", "--lease", f"{LEASE}s")
+    wait_for_step(running, "recreate", client)
+    sandbox("power-loss", running.droplet)
+    client.kill()
+    client.communicate()
+    settled(running, 120)
+    assert env(running, "DB_PASSWORD") == before
+    agrees(running)
+
+
 def test_going_back_across_rotations(running):
     """v1.0.0 has the first password: the role gets it again, and the plan says what to do."""
     assert env(running, "DB_PASSWORD") != PASSWORDS[0]
@@ -205,10 +218,15 @@ def test_the_vault_is_written_after_the_commit(running):
     command(running, "secrets", "set", "prod", "DB_PASSWORD", value="chosen-by-hand").expect(0)
     assert "secrets rotate prod DB_PASSWORD changes both" in running.deploy("v1.4.0").expect(1).text
     agrees(running)
-    vault.write_bytes(newer)
+    result = rotate(running)
+    assert "that the vault has already" in result.text and env(running, "DB_PASSWORD") == "chosen-by-hand"
+    agrees(running)
+    # And back to one that nobody knows.
+    rotate(running)
+    agrees(running)
     running.deploy("v1.4.0").expect(0)
     for password in PASSWORDS:
-        assert password.encode() not in older + newer
+        assert password.encode() not in older + newer + vault.read_bytes()
 
 
 def test_another_secret_of_two_services(running):
