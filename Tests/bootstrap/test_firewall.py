@@ -61,7 +61,7 @@ def host(droplet):
                 ">/etc/systemd/system/docker.service.d/sandbox.conf && systemctl daemon-reload && systemctl restart docker")
     droplet.run("mkdir /tmp/box && cd /tmp/box && mkdir bin tmp etc && cp /bin/busybox bin && echo hello >index.html &&"
                 "for a in sh httpd nc wget cat nslookup ping; do ln -s busybox bin/$a; done && tar -c . | docker import - box >/dev/null")
-    engine("network", "create", "--ipv6", "--subnet", "fd00:5a::/64", NETWORK)
+    engine("network", "create", "--label", "orchestrate.sandbox=network", "--subnet", "10.84.254.0/24", "--ipv6", "--subnet", "fd00:5a::/64", NETWORK)
     engine("network", "connect", NETWORK, f"orchestrate-droplet-{droplet.name}")
     # On the host itself: 8082 is nobody's business outside.
     droplet.write("/etc/systemd/system/own.service", "[Service]\nExecStart=/bin/busybox httpd -f -p 8082 -h /tmp\n[Install]\nWantedBy=multi-user.target\n")

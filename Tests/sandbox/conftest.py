@@ -266,7 +266,7 @@ def outside_network(droplet: str):
     engine("network", "rm", name, check=False)
     number = zlib.crc32(droplet.encode()) & 0xFFFF
     # Not out of the ranges that the droplet's own Docker takes.
-    engine("network", "create", "--subnet", f"10.84.{number & 0xFF}.0/24", "--ipv6", "--subnet", f"fd00:{number:x}::/64", name)
+    engine("network", "create", "--label", "orchestrate.sandbox=network", "--subnet", f"10.84.{number & 0xFF}.0/24", "--ipv6", "--subnet", f"fd00:{number:x}::/64", name)
     try:
         engine("network", "connect", name, container)
         yield engine("inspect", "-f", f'{{{{(index .NetworkSettings.Networks "{name}").GlobalIPv6Address}}}}', container)

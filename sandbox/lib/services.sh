@@ -4,8 +4,9 @@
 network_up() {
   local stale
   docker network inspect "$NETWORK" >/dev/null 2>&1 && return 0
-  # A bridge that a killed engine left behind has our addresses, and their packets would go there.
-  for stale in $(ip -o -4 address show | awk -v gateway="$GATEWAY/" 'index($4, gateway) == 1 && $2 ~ /^br-/ { print $2 }'); do
+  # A bridge that a killed engine left behind has our addresses (or those of the tests' own networks), and their packets would go there.
+  for stale in $(ip -o address show | awk -v gateway="$GATEWAY/" '
+    $2 ~ /^br-/ && (index($4, gateway) == 1 || $4 ~ /^(10\.84\.|fd00:)/) { print $2 }' | sort -u); do
     [ -n "$(ip -o link show master "$stale")" ] || ip link delete "$stale"
   done
   docker network create --subnet "$SUBNET" --gateway "$GATEWAY" --ip-range "$DYNAMIC_RANGE" --label "$LABEL=network" \
@@ -226,7 +227,8 @@ sandbox_down_locked() {
   done
   rm -rf "$STATE/droplets"
   if engine_find; then
-    docker network rm "$NETWORK" >/dev/null 2>&1 || : # there is none
+    # shellcheck disable=SC2046 # a list of ids
+    docker network rm $(docker network ls -q --filter "label=$LABEL") >/dev/null 2>&1 || : # there is none
     if [ -z "$keep" ] && [ "$DOCKER_HOST" != "unix://$STATE/docker.sock" ]; then
       ids=$(docker images -q --filter "label=$LABEL"; docker images -q orchestrate-sandbox/debian)
       # shellcheck disable=SC2086 # a list of ids
