@@ -103,6 +103,8 @@ let embedded = [
   "steps/recreate.undo.sh",
   "steps/release.apply.sh",
   "steps/release.undo.sh",
+  "steps/reverse-proxy-caddy.apply.sh",
+  "steps/reverse-proxy-caddy.undo.sh",
   "steps/reverse-proxy.apply.sh",
   "steps/reverse-proxy.undo.sh",
   "steps/role-probe.apply.sh",

@@ -85,6 +85,8 @@ public enum Playbooks {
     EmbeddedFile(path: "steps/recreate.undo.sh", bytes: PackageResources.recreate_undo_sh),
     EmbeddedFile(path: "steps/release.apply.sh", bytes: PackageResources.release_apply_sh),
     EmbeddedFile(path: "steps/release.undo.sh", bytes: PackageResources.release_undo_sh),
+    EmbeddedFile(path: "steps/reverse-proxy-caddy.apply.sh", bytes: PackageResources.reverse_proxy_caddy_apply_sh),
+    EmbeddedFile(path: "steps/reverse-proxy-caddy.undo.sh", bytes: PackageResources.reverse_proxy_caddy_undo_sh),
     EmbeddedFile(path: "steps/reverse-proxy.apply.sh", bytes: PackageResources.reverse_proxy_apply_sh),
     EmbeddedFile(path: "steps/reverse-proxy.undo.sh", bytes: PackageResources.reverse_proxy_undo_sh),
     EmbeddedFile(path: "steps/role-probe.apply.sh", bytes: PackageResources.role_probe_apply_sh),

@@ -103,15 +103,20 @@ public struct ReverseProxySettings: Sendable, Equatable {
     case file(String)
   }
 
+  public enum Server: String, Sendable, CaseIterable {
+    case nginx, caddy
+  }
+
   public static let letsEncrypt = "https://acme-v02.api.letsencrypt.org/directory"
 
+  public var server: Server = .nginx
   public var domain = ""
   /// Further names of the same site.
   public var aliases: [String] = []
   /// Where the application listens.
   public var upstream = "127.0.0.1:8000"
   public var certificate: Certificate = .acme(server: letsEncrypt, email: nil, authority: nil)
-  /// Requests a second and address; 0: without a limit.
+  /// Requests a second and address; 0: without a limit, as always with Caddy.
   public var rateLimit = 50
   /// How long browsers insist on HTTPS; zero: not at all.
   public var hsts: Duration = .seconds(180 * 86400)

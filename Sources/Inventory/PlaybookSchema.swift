@@ -84,7 +84,8 @@ public enum PlaybookSchema {
       ]
     case .reverseProxy:
       [
-        .init("domain", "domain", required: true), .init("aliases", "list of domains", default: "[]"),
+        .init("domain", "domain", required: true), .init("server", "nginx or caddy", default: "nginx"),
+        .init("aliases", "list of domains", default: "[]"),
         .init("upstream", "address:port", default: "127.0.0.1:8000"),
         .init("certificate", "acme or mapping", default: "acme"), .init("email", "address"),
         .init("acme_server", "URL", default: "https://acme-v02.api.letsencrypt.org/directory"),

@@ -28,7 +28,12 @@ extension StepDecoder {
       }
     }
     settings.certificate = certificate()
+    settings.server = reader.enumeration("server") ?? settings.server
+    if settings.server == .caddy { settings.rateLimit = 0 }
     settings.rateLimit = reader.integer("rate_limit", in: 0...100_000) ?? settings.rateLimit
+    if settings.server == .caddy, settings.rateLimit > 0 {
+      reader.error("rate_limit", "the distribution's Caddy knows no rate limit", help: "remove it, or server: nginx")
+    }
     settings.hsts = reader.duration("hsts", in: .zero ... .seconds(3650 * 86400)) ?? settings.hsts
     settings.maxBody = reader.size("max_body") ?? settings.maxBody
     settings.timeout = reader.duration("timeout", in: .seconds(1) ... .seconds(86400)) ?? settings.timeout

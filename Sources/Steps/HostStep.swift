@@ -23,7 +23,7 @@ public struct HostStep: StepKind {
 
   public func payload(_ context: StepContext) throws -> StepPayload {
     var payload = StepPayload(
-      script: settings.kind.rawValue, timeout: timeout, changes: true, hasUndo: hasUndo,
+      script: script, timeout: timeout, changes: true, hasUndo: hasUndo,
       parameters: try parameters(context), files: try files(context))
     switch settings {
     case .file(let file) where file.isSecret: payload.secrets = ["content"] + Self.kept(1)
@@ -31,6 +31,11 @@ public struct HostStep: StepKind {
     default: break
     }
     return payload
+  }
+
+  private var script: String {
+    if case .reverseProxy(let proxy) = settings, proxy.server == .caddy { return "reverse-proxy-caddy" }
+    return settings.kind.rawValue
   }
 
   /// What system.sh keeps of the first files that a step changes, for its undo: an old secret among them.

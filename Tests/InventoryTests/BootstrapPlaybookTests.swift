@@ -117,7 +117,7 @@ import Testing
             timeout: 5m
             maintenance: files/back-soon.html
         - reverse-proxy: { domain: a.example.com, role: app, certificate: { file: files/tls.pem, key: TLS_KEY } }
-        - reverse-proxy: { domain: b.example.com, certificate: { file: files/tls.pem, key_file: files/tls.pem } }
+        - reverse-proxy: { domain: b.example.com, server: caddy, certificate: { file: files/tls.pem, key_file: files/tls.pem } }
         - fail2ban: { retries: 3, within: 5m, ban: 1d, ignore: [198.51.100.7, 2001:db8::/32] }
 
       """
@@ -134,6 +134,7 @@ import Testing
     (fourth.domain, fourth.certificate) = (
       "b.example.com", .given(file: "files/tls.pem", key: .file("files/tls.pem"))
     )
+    (fourth.server, fourth.rateLimit) = (.caddy, 0)
     var ban = Fail2banSettings()
     (ban.retries, ban.find, ban.ban, ban.ignore) = (
       3, .seconds(300), .seconds(86400), ["198.51.100.7", "2001:db8::/32"]
@@ -174,6 +175,8 @@ import Testing
       "- reverse-proxy: { domain: a.example.com }\n  - reverse-proxy: { domain: b.example.com, aliases: [a.example.com] }",
       "a second `reverse-proxy` for a.example.com"
     ),
+    ("- reverse-proxy: { domain: a.example.com, server: apache }", "expected one of nginx, caddy"),
+    ("- reverse-proxy: { domain: a.example.com, server: caddy, rate_limit: 5 }", "knows no rate limit"),
     ("- fail2ban: { ignore: [office.example.com] }", "isn't an address or a network"),
     ("- fail2ban: { ignore: [10.0.0.0/40] }", "isn't an address or a network"),
   ])

@@ -36,7 +36,10 @@ import Testing
     #expect(parameters["RATE"] == "50" && parameters["BURST"] == "100" && parameters["HSTS"] == "15552000")
     #expect(parameters["CERTIFICATE"] == "acme" && parameters["ACME_SERVER"] == "https://ca/dir")
     #expect(payload.files.map(\.path) == ["maintenance.html", "acme-ca.pem"])
-    #expect(payload.hasUndo && payload.secrets.isEmpty)
+    #expect(payload.hasUndo && payload.secrets.isEmpty && payload.script == "reverse-proxy")
+    first.server = .caddy
+    let caddy = try HostStep(name: "reverse-proxy", settings: .reverseProxy(first)).payload(context)
+    #expect(caddy.script == "reverse-proxy-caddy")
   }
 
   @Test func aGivenKeyTravelsAsASecretFileAlone() throws {

@@ -1,5 +1,5 @@
 # shellcheck shell=sh disable=SC2034 # what it sets is for those who source it
-# What the step reverse-proxy and its undo share: names, links, nginx. Sourced after system.sh and units.sh.
+# What the step reverse-proxy and its undo share, for nginx and Caddy. Sourced after system.sh and units.sh; DOMAIN, ALIASES and so on are the step's.
 
 proxy_home=/var/lib/orchestrate-proxy # readable by all: which sites there are, the flags, and where ACME's challenges lie
 proxy_settings=/etc/orchestrate/proxy
@@ -86,3 +86,91 @@ await_certificate() {
     sleep 0.2
   done
 }
+
+# What goes into the server's files is made of these alone.
+check_parameters() {
+  for name in $DOMAIN $ALIASES; do
+    case $name in *[!a-z0-9.-]* | -* | .* | *..*) die "Not a domain: $name" ;; esac
+  done
+  case $UPSTREAM in '' | *[!A-Za-z0-9.:\[\]-]*) die "Not an address: $UPSTREAM" ;; esac
+  for number in "$RATE" "$BURST" "$HSTS" "$BODY" "$TIMEOUT"; do
+    case $number in '' | *[!0-9]*) die "Not a number: \"$number\"" ;; esac
+  done
+  case $DOMAIN/$PROJECT/$CERTIFICATE in ?*/?*/acme | ?*/?*/given) ;; *) die "The step needs DOMAIN, PROJECT and CERTIFICATE (acme or given)." ;; esac
+  checking || [ -z "$USER" ] || id "$USER" >/dev/null 2>&1 || die "There is no user $USER on this host: a step user has to come before. Nothing was changed."
+}
+
+# PROGRAM: somebody else on the web's ports would keep the server from starting.
+check_ports() {
+  have ss || return 0
+  _found=$(ss -Hltnp | awk -v server="\"$1\"" '$4 ~ /:(80|443)$/ && $0 !~ server { print $4, $6; exit }')
+  [ -z "$_found" ] || die "Something else listens on a port of the web already: $_found. Nothing was changed."
+}
+
+# What every site has beside its server.
+site_directories() {
+  for _directory in /etc/orchestrate "$proxy_settings" "$proxy_settings/$DOMAIN" "$proxy_home" "$proxy_home/sites" "$proxy_home/flags" "$proxy_home/acme"; do
+    ensure_directory "$_directory" root:root 0755
+  done
+  # Whoever deploys may switch maintenance on.
+  ensure_directory "$proxy_home/flags/$DOMAIN" "${USER:-root}:${USER:-root}" 0755
+}
+
+maintenance_page() {
+  if [ -e maintenance.html ]; then
+    cat maintenance.html
+  else
+    echo '<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>Back soon</title>
+<style>body { font: 1.1rem/1.5 system-ui, sans-serif; max-width: 34rem; margin: 20vh auto 0; padding: 0 1rem; color: #333; }</style>
+</head>
+<body>
+<h1>Back soon</h1>
+<p>This service is being worked on. Please try again in a minute.</p>
+</body>
+</html>'
+  fi
+}
+
+# The project's sites that no step names any more.
+former_sites() {
+  for _file in "$proxy_home"/sites/*; do
+    [ -e "$_file" ] || continue
+    _name=${_file##*/}
+    case " $SITES $DOMAIN " in *" $_name "*) continue ;; esac
+    first_line "$_file"
+    [ "${REPLY%% *}" != "$PROJECT" ] || echo "$_name"
+  done
+}
+
+# DIRECTORY: a certificate for a week that nobody trusts.
+self_signed() {
+  mkdir -p "$1"
+  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 7 -subj /CN=orchestrate -addext "subjectAltName=DNS:$DOMAIN" \
+    -keyout "$1/privkey.pem" -out "$1/fullchain.pem" 2>"$ORCH_STEP/openssl.log" || {
+    cat "$ORCH_STEP/openssl.log" >&2
+    die 'openssl makes no certificate (above).'
+  }
+}
+
+# The given one is looked at before anything is changed.
+check_given() {
+  openssl x509 -in certificate.pem -noout 2>/dev/null || die "The given certificate of $DOMAIN is not in PEM form (-----BEGIN CERTIFICATE-----). Nothing was changed."
+  openssl pkey -in key.pem -passin pass: -noout 2>/dev/null ||
+    die "The key for the certificate of $DOMAIN can't be read: a private key in PEM form, without a passphrase, is expected. Nothing was changed."
+  [ "$(openssl x509 -in certificate.pem -noout -pubkey)" = "$(openssl pkey -in key.pem -passin pass: -pubout)" ] ||
+    die "The key does not belong to the given certificate of $DOMAIN. The site's own certificate comes first in the file, its issuers' behind it. Nothing was changed."
+  for _name in $DOMAIN $ALIASES; do
+    openssl x509 -in certificate.pem -noout -checkhost "$_name" | grep -q 'does match' ||
+      die "The given certificate is not for $_name: $(openssl x509 -in certificate.pem -noout -ext subjectAltName 2>/dev/null | sed -n '2s/^ *//p'). Nothing was changed."
+  done
+  openssl x509 -in certificate.pem -noout -checkend 0 >/dev/null ||
+    die "The given certificate of $DOMAIN has expired: $(openssl x509 -in certificate.pem -noout -enddate | sed 's/.*=//'). Nothing was changed."
+}
+
+# After an ensure_: it was something that the server reads.
+note() { if [ "$changed" = 1 ]; then touched=1; fi; }

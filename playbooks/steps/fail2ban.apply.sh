@@ -87,8 +87,12 @@ if have fail2ban-server; then
 fi
 find_missing
 for package in $missing; do change create "package $package"; done
+fresh=
 if [ -n "$missing" ] && ! checking; then
-  have fail2ban-server || remember unit-fail2ban.service 'disabled inactive'
+  have fail2ban-server || {
+    fresh=1
+    remember unit-fail2ban.service 'disabled inactive'
+  }
   update_lists
   # shellcheck disable=SC2086 # names of packages
   apt install --yes --no-install-recommends $missing || die "$missing could not be installed (above)."
@@ -109,7 +113,12 @@ if have fail2ban-client && would_change converge; then
   checking || remember jail changed
 fi
 converge
-if ! checking || have fail2ban-server; then ensure_unit fail2ban.service; fi
+if [ -n "$fresh" ]; then
+  # Its own settings want a log file that Debian 12 doesn't have any more, and it falls over them: the restart below is its first start.
+  systemctl -q enable fail2ban.service
+elif ! checking || have fail2ban-server; then
+  ensure_unit fail2ban.service
+fi
 restart=$touched$again
 if [ "$state" = active ]; then
   if [ -z "$restart" ]; then

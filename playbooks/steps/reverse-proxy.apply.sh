@@ -15,16 +15,7 @@ DOMAIN='' ALIASES='' SITES='' UPSTREAM='' CERTIFICATE=acme EMAIL='' ACME_SERVER=
 # shellcheck source=/dev/null
 . "$ORCH_STEP/params"
 
-# What goes into nginx's files is made of these alone.
-for name in $DOMAIN $ALIASES; do
-  case $name in *[!a-z0-9.-]* | -* | .* | *..*) die "Not a domain: $name" ;; esac
-done
-case $UPSTREAM in '' | *[!A-Za-z0-9.:\[\]-]*) die "Not an address: $UPSTREAM" ;; esac
-for number in "$RATE" "$BURST" "$HSTS" "$BODY" "$TIMEOUT"; do
-  case $number in '' | *[!0-9]*) die "Not a number: \"$number\"" ;; esac
-done
-case $DOMAIN/$PROJECT/$CERTIFICATE in ?*/?*/acme | ?*/?*/given) ;; *) die "The step needs DOMAIN, PROJECT and CERTIFICATE (acme or given)." ;; esac
-checking || [ -z "$USER" ] || id "$USER" >/dev/null 2>&1 || die "There is no user $USER on this host: a step user has to come before. Nothing was changed."
+check_parameters
 
 site=/etc/nginx/conf.d/orchestrate-$DOMAIN.conf
 shared=/etc/nginx/conf.d/orchestrate.conf
@@ -167,37 +158,6 @@ server {'
 }'
 }
 
-maintenance_page() {
-  if [ -e maintenance.html ]; then
-    cat maintenance.html
-  else
-    echo '<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>Back soon</title>
-<style>body { font: 1.1rem/1.5 system-ui, sans-serif; max-width: 34rem; margin: 20vh auto 0; padding: 0 1rem; color: #333; }</style>
-</head>
-<body>
-<h1>Back soon</h1>
-<p>This service is being worked on. Please try again in a minute.</p>
-</body>
-</html>'
-  fi
-}
-
-# The project's sites that no step names any more.
-former_sites() {
-  for _file in "$proxy_home"/sites/*; do
-    [ -e "$_file" ] || continue
-    _name=${_file##*/}
-    case " $SITES $DOMAIN " in *" $_name "*) continue ;; esac
-    first_line "$_file"
-    [ "${REPLY%% *}" != "$PROJECT" ] || echo "$_name"
-  done
-}
-
 # The wanted configuration as nginx would read it: somebody else's files are linked, ours are new, and the certificate is thrown away.
 prove() {
   _copy=$ORCH_STEP/nginx
@@ -227,32 +187,7 @@ prove() {
   rm -rf "$_copy"
 }
 
-# DIRECTORY: a certificate for a week that nobody trusts.
-self_signed() {
-  mkdir -p "$1"
-  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 7 -subj /CN=orchestrate -addext "subjectAltName=DNS:$DOMAIN" \
-    -keyout "$1/privkey.pem" -out "$1/fullchain.pem" 2>"$ORCH_STEP/openssl.log" || {
-    cat "$ORCH_STEP/openssl.log" >&2
-    die 'openssl makes no certificate (above).'
-  }
-}
-
 # ---- certificates
-
-# The given one is looked at before anything is changed.
-check_given() {
-  openssl x509 -in certificate.pem -noout 2>/dev/null || die "The given certificate of $DOMAIN is not in PEM form (-----BEGIN CERTIFICATE-----). Nothing was changed."
-  openssl pkey -in key.pem -passin pass: -noout 2>/dev/null ||
-    die "The key for the certificate of $DOMAIN can't be read: a private key in PEM form, without a passphrase, is expected. Nothing was changed."
-  [ "$(openssl x509 -in certificate.pem -noout -pubkey)" = "$(openssl pkey -in key.pem -passin pass: -pubout)" ] ||
-    die "The key does not belong to the given certificate of $DOMAIN. The site's own certificate comes first in the file, its issuers' behind it. Nothing was changed."
-  for _name in $DOMAIN $ALIASES; do
-    openssl x509 -in certificate.pem -noout -checkhost "$_name" | grep -q 'does match' ||
-      die "The given certificate is not for $_name: $(openssl x509 -in certificate.pem -noout -ext subjectAltName 2>/dev/null | sed -n '2s/^ *//p'). Nothing was changed."
-  done
-  openssl x509 -in certificate.pem -noout -checkend 0 >/dev/null ||
-    die "The given certificate of $DOMAIN has expired: $(openssl x509 -in certificate.pem -noout -enddate | sed 's/.*=//'). Nothing was changed."
-}
 
 # Why the certificate has to be fetched, as detail; nothing where it is as it should be.
 certificate_faults() {
@@ -286,6 +221,9 @@ move_remains() {
     mv -T "$letsencrypt/$_part/$DOMAIN" "$_aside"
   done
 }
+
+# Those that certbot has kept, a number a line.
+certificate_versions() { find "$letsencrypt/archive/$DOMAIN" -name 'fullchain*.pem' | sed -n 's/.*fullchain\([0-9]*\)\.pem$/\1/p' | sort -n; }
 
 fetch_certificate() {
   set -- certonly --non-interactive --agree-tos --no-eff-email --webroot --webroot-path "$proxy_home/acme" --cert-name "$DOMAIN" \
@@ -327,19 +265,12 @@ find_missing() {
   missing=${missing# }
 }
 
-# Somebody else on the web's ports would keep nginx from starting.
-check_ports() {
-  [ "$nginx_state" != active ] && have ss || return 0
-  _found=$(ss -Hltnp | awk '$4 ~ /:(80|443)$/ && $0 !~ /"nginx"/ { print $4, $6; exit }')
-  [ -z "$_found" ] || die "Something else listens on a port of the web already: $_found. Nothing was changed."
-}
-
 nginx_state=
 if have nginx; then
   unit_state nginx.service
   nginx_state=$active
 fi
-check_ports
+[ "$nginx_state" = active ] || check_ports nginx
 [ "$CERTIFICATE" = acme ] || ! have openssl || check_given
 find_missing
 for package in $missing; do change create "package $package"; done
@@ -365,20 +296,9 @@ find_nginx_version
 
 # ---- the changes
 
-# After an ensure_: it was something that nginx reads.
-note() { if [ "$changed" = 1 ]; then touched=1; fi; }
-
-directories() {
-  for _directory in /etc/orchestrate "$proxy_settings" "$proxy_settings/$DOMAIN" "$proxy_home" "$proxy_home/sites" "$proxy_home/flags" "$proxy_home/acme"; do
-    ensure_directory "$_directory" root:root 0755
-  done
-  # Whoever deploys may switch maintenance on.
-  ensure_directory "$proxy_home/flags/$DOMAIN" "${USER:-root}:${USER:-root}" 0755
-}
-
 converge() {
   touched=
-  directories
+  site_directories
   maintenance_page >"$ORCH_STEP/page"
   ensure_file "$proxy_settings/$DOMAIN/maintenance.html" root:root 0644 <"$ORCH_STEP/page"
   if [ "$CERTIFICATE" = given ]; then
@@ -502,6 +422,7 @@ if [ "$CERTIFICATE" = acme ]; then
         # Which certificate counts is said by these links, and their description; the files behind them stay.
         for part in cert chain fullchain privkey; do keep_old "$lineage/$part.pem"; done
         keep_old "$renewal"
+        remember versions "$(certificate_versions | tail -n 1)"
       fi
       remember proxy changed
       fetch_certificate

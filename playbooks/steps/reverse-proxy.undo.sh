@@ -20,6 +20,13 @@ for part in live archive; do
     mv -T "$REPLY" "$letsencrypt/$part/$DOMAIN"
   fi
 done
+# certbot goes over to the newest one that it has kept, whatever its links say.
+if remembered versions && [ -n "$REPLY" ]; then
+  find "$letsencrypt/archive/${DOMAIN:?}" -name '*.pem' | while read -r file; do
+    number=$(expr "$file" : '.*[a-z]\([0-9]*\)\.pem$')
+    [ "${number:-0}" -le "$REPLY" ] || rm -f "$file"
+  done
+fi
 units=
 if grep -qsxF "$renewal_settings" saved/*/path; then units=1; fi
 restore_files
