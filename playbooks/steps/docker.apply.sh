@@ -46,8 +46,10 @@ find_missing() {
   system=$(. /etc/os-release && echo "$ID ${VERSION_ID-}")
   if [ -z "$repository" ] && wants_repository "$system"; then repository=https://download.docker.com/linux/${system% *}; fi
   have jq || missing=jq
-  [ -z "$repository" ] || have gpg || missing="$missing gpg"
-  [ -z "$repository" ] || have curl || missing="$missing curl"
+  [ -z "$repository" ] || others_list "$repository" || {
+    have gpg || missing="$missing gpg"
+    have curl || missing="$missing curl"
+  }
   if ! have dockerd || ! have docker || ! has_compose; then find_missing_docker; fi
   missing=${missing# }
 }
