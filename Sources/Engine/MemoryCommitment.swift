@@ -18,8 +18,10 @@ public struct MemoryCommitment: Sendable, Equatable, Codable {
 
   /// Bytes: the smaller of MemTotal and the root control group's limit.
   public var machine: Int64
-  /// Bytes.
+  /// Bytes, `others` included.
   public var promised: Int64
+  /// Bytes: to running containers of other projects on the machine.
+  public var others: Int64
   /// Of the machine, rounded up.
   public var percent: Int
   /// What preflight allows, in percent.
@@ -27,11 +29,12 @@ public struct MemoryCommitment: Sendable, Equatable, Codable {
   /// The largest first.
   public var services: [Service]
 
-  public init(machine: Int64, allowed: Int, services: [Service]) {
+  public init(machine: Int64, allowed: Int, services: [Service], others: Int64 = 0) {
     self.machine = machine
     self.allowed = allowed
+    self.others = others
     self.services = services.sorted { ($1.promised, $0.service) < ($0.promised, $1.service) }
-    promised = services.reduce(0) { $0 + $1.promised }
+    promised = services.reduce(others) { $0 + $1.promised }
     percent = machine > 0 ? Int((promised * 100 + machine - 1) / machine) : 0
   }
 

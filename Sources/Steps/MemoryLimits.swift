@@ -10,8 +10,8 @@ func memoryLimit(_ service: JSONValue) -> Int64? {
   return nil
 }
 
-/// What the containers of the release will be promised: those that stay as they run by what they run with. One-off containers of
-/// migrations don't count. Nil: the configuration or the machine isn't known.
+/// What the containers of the release will be promised, those that stay as they run by what they run with, and what others on the
+/// machine are, as preflight saw them. One-off containers of migrations don't count. Nil: the configuration or the machine isn't known.
 func memoryCommitment(_ context: StepContext, allowed: Int) -> MemoryCommitment? {
   guard let machine = context.facts.machine, let config = context.target == nil ? context.config : context.newConfig
   else { return nil }
@@ -23,7 +23,8 @@ func memoryCommitment(_ context: StepContext, allowed: Int) -> MemoryCommitment?
     guard let service = running ?? config.service(name), !isScaledToNothing(service) else { return nil }
     return MemoryCommitment.Service(service: name, limit: memoryLimit(service), containers: replicas(service))
   }
-  return MemoryCommitment(machine: machine.memory, allowed: allowed, services: services)
+  let others = context.reported.values.lazy.compactMap { $0["others_memory"]?.numberValue }.first ?? 0
+  return MemoryCommitment(machine: machine.memory, allowed: allowed, services: services, others: Int64(others))
 }
 
 /// Services that only run for a migration.

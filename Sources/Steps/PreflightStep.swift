@@ -162,9 +162,10 @@ extension PreflightStep {
     let kept = keptLimits(context)
     findings.warnings += kept.map(\.sentence)
     guard memory.isOver, let largest = memory.services.first else { return }
+    let others = memory.others > 0 ? " (of other projects here: \(memory.others >> 20) MiB)" : ""
     var problem =
-      "the containers are promised \(memory.promised >> 20) of the machine's \(memory.machine >> 20) MiB, \(memory.percent) %, and "
-      + "\(memory.allowed) % are allowed; most of it goes to \(largest.service), \(largest.promised >> 20) MiB: "
+      "the containers are promised \(memory.promised >> 20) of the machine's \(memory.machine >> 20) MiB\(others), \(memory.percent) %, "
+      + "and \(memory.allowed) % are allowed; most of it goes to \(largest.service), \(largest.promised >> 20) MiB: "
     if kept.contains(where: { $0.service == largest.service && $0.isLower }) {
       problem += "apply its new limit with --include \(largest.service), or "
     } else {

@@ -30,11 +30,12 @@ public func text(of plan: Plan, style: Style = Style(colour: false)) -> String {
 
 /// `memory: 620 of 957 MiB (65 %) promised to containers: postgres 256, bot 2 × 182`
 private func line(of memory: MemoryCommitment) -> String {
-  let services = memory.services.map { service in
+  var services = memory.services.map { service in
     let limit = service.limit.map { "\($0 >> 20)" } ?? "without a limit"
     let count = service.containers == 1 ? "" : "\(service.containers) × "
     return "\(printable(service.service)) \(count)\(limit)"
   }
+  if memory.others > 0 { services.append("other projects \(memory.others >> 20)") }
   return
     "memory: \(memory.promised >> 20) of \(memory.machine >> 20) MiB (\(memory.percent) %) promised to containers: "
     + "\(services.joined(separator: ", "))\n"

@@ -106,6 +106,19 @@ private func findings(_ context: StepContext, allowed: Int = 80) -> (problems: [
     #expect(findings(included).problems == [] && findings(included).warnings == [])
   }
 
+  /// Two projects on one machine share it.
+  @Test func othersOnTheMachineCount() throws {
+    var context = try context(bot: limit(307), postgres: limit(212))
+    context.reported["preflight"] = ["others_memory": .int(Int64(300) << 20)]
+    #expect(findings(context).problems == [])
+    context.reported["preflight"] = ["others_memory": .int(Int64(301) << 20)]
+    #expect(memoryCommitment(context, allowed: 80)?.others == 301 << 20)
+    #expect(
+      findings(context).problems.first?.hasPrefix(
+        "the containers are promised 820 of the machine's 1024 MiB (of other projects here: 301 MiB), 81 %, and 80 %")
+        == true)
+  }
+
   /// A rollback goes back to what ran here before.
   @Test func aRollbackIsNotHeldUp() throws {
     var context = try context(bot: limit(900), postgres: limit(900))

@@ -81,11 +81,14 @@ import Testing
     let line =
       "memory: 620 of 957 MiB (65 %) promised to containers: bot 2 × 134, postgres 256, redis 96, web without a limit"
     #expect(text(of: plan) == "bot in prod: v1 (first deployment)\n\n\(line)\n\nPlan: nothing to do.\n")
+    plan.memory?.others = 100 << 20
+    #expect(text(of: plan).contains("web without a limit, other projects 100\n"))
+    plan.memory?.others = 0
     plan.warnings = ["web may take all"]
     #expect(text(of: plan).contains("\(line)\n\nwarning: web"))
     #expect(
       jsonValue(of: plan)["memory"]?.text(sorted: true)
-        == #"{"allowed":80,"machine":1003487232,"percent":65,"promised":650117120,"services":["#
+        == #"{"allowed":80,"machine":1003487232,"others":0,"percent":65,"promised":650117120,"services":["#
         + #"{"containers":2,"limit":140509184,"service":"bot"},{"containers":1,"limit":268435456,"service":"postgres"},"#
         + #"{"containers":1,"limit":100663296,"service":"redis"},{"containers":1,"service":"web"}]}"#)
   }

@@ -159,6 +159,27 @@ def test_too_many_services_are_refused_with_the_figure(planned):
     assert project.snapshot() == before
 
 
+def test_what_init_writes_is_planned_beside_others(planned, tmp_path):
+    """A second project, as `init` writes it, with images that the registry has: read by Compose, counted with the first, and refused."""
+    project, size, _ = planned
+    if size != 512:
+        pytest.skip("once is enough")
+    shop = type(project)(tmp_path, project.droplet, None, "shop", project.environment)
+    (tmp_path / "home").mkdir()
+    shop.run("init", "--app", "shop").expect(0)
+    compose = tmp_path / "compose.prod.yml"
+    text = compose.read_text().replace("registry.example.com/shop", "registry.test:5000/market-bot")
+    compose.write_text(text.replace("image: postgres:17", "image: registry.test:5000/library/postgres:17"))
+    lines = (project.folder / "inventories/prod.yml").read_text().splitlines()
+    kept = [line for line in lines if line.startswith(("hosts:", "  ", "ssh:", "registry:", "compose:", "env:"))]
+    services = "services: { app: [app], database: postgres }"
+    (tmp_path / "inventories/prod.yml").write_text("\n".join(["app: shop", services, *kept]) + "\n")
+    plan = shop.run("plan", "prod", "v1.0.0").expect(1)
+    assert "memory: 636 of 512 MiB (125 %) promised to containers: app 180, postgres 136, other projects 320" in plan.out
+    assert "promised 636 of the machine's 512 MiB (of other projects here: 320 MiB), 125 %" in plan.out
+    assert "1 problem forbids it" in plan.out
+
+
 def test_over_commitment_is_refused_unless_told(planned):
     project, size, _ = planned
     if size != 1024:

@@ -30,7 +30,7 @@ def test_a_first_deployment_over_containers_of_somebody_else(local, project, fou
     (local.tools / "lines").write_text("".join(line + "\n" for line in found))
     (local.tools / "docker").write_text(f"""#!/bin/sh
 case "$1 $*" in
-  "ps "*) echo abc ;;
+  "ps "*) echo abc running shop ;;
   inspect*orchestrate.project*) cat {quote(local.tools / "lines")} ;;
 esac
 """)

@@ -45,14 +45,22 @@ template='{"id":{{json .ID}},"name":{{json .Name}},"service":{{json (index .Conf
 '"health":{{if .State.Health}}{{json .State.Health.Status}}{{else}}"none"{{end}},"restarts":{{.RestartCount}},'\
 '"started_at":{{json .State.StartedAt}},"exit_code":{{.State.ExitCode}},"oom_killed":{{json .State.OOMKilled}}}'
 command -v docker >/dev/null || die "Docker isn't installed on this host."
-ids=$(docker ps -aq --no-trunc --filter "label=com.docker.compose.project=$ORCH_PROJECT") ||
+docker ps -a --no-trunc --format '{{.ID}} {{.State}} {{.Label "com.docker.compose.project"}}' >found ||
   die 'Docker does not answer (above): is its service up (systemctl status docker), and is this user in the group docker?'
+ids=$(awk -v project="$ORCH_PROJECT" '$3 == project { print $1 }' found)
+others=$(awk -v project="$ORCH_PROJECT" '$3 != project && $2 == "running" { print $1 }' found)
 : >containers
 if [ -n "$ids" ]; then
   # A container may go between the two commands: the others count.
   # shellcheck disable=SC2086 # ids are hexadecimal
   docker inspect --type container --format "$template" $ids >containers 2>inspect.err ||
     grep -qi 'no such' inspect.err || die "docker inspect failed: $(cat inspect.err)"
+fi
+
+# What is promised to others on this machine counts against its memory, too; one that goes between the two commands doesn't.
+if [ -n "$others" ]; then
+  # shellcheck disable=SC2086 # ids are hexadecimal
+  fact others_memory "$(docker inspect --type container --format '{{.HostConfig.Memory}}' $others 2>/dev/null | awk '{ sum += $1 } END { printf "%.0f\n", sum }')"
 fi
 
 # Splits them: what runs for the services, and what an interrupted deployment left behind.
@@ -100,7 +108,7 @@ if [ "$leftovers" != '[]' ]; then
   awk -F '\t' 'NR == FNR { split($0, w, " "); if (w[1] == "left") wanted[w[2]] = 1; next }
     { split($1, path, "\037"); if (path[1] in wanted && path[2] == "name") print "  " substr($3, 2) }' parts flat
 fi
-rm -f flat parts inspect.err
+rm -f flat found parts inspect.err
 
 # Which releases lie here, which of them passed their gate, and how large the last backup was.
 rows=
