@@ -66,7 +66,9 @@ final class RotationSource: Sendable {
     let isBehind = { (value: String) in replaced.contains(SHA256.hex(Array(value.utf8))) }
     // Somebody has set it in the vault already: that is the one that is wanted.
     let inVault = all[.vault]?[key].flatMap { source == .vault && $0 != old && !isBehind($0) ? $0 : nil }
-    let value = try newValue(of: key, old: old, inVault: inVault, source, all, template, inventory)
+    let isSecret = secrets.isSecret(key) || template.entries.contains { $0.name == key && $0.isFile }
+    let value = try newValue(
+      of: key, old: old, inVault: inVault, source, all, template, inventory, isSecret: isSecret)
     var request = EnvRequest(
       from: inventory.env.from, values: sources, builtins: ["VERSION": current.version],
       environment: inventory.environment, generate: { SecureRandom.word($0) })
@@ -137,7 +139,7 @@ final class RotationSource: Sendable {
 
   private func newValue(
     of key: String, old: String, inVault: String?, _ source: EnvSource?, _ sources: [EnvSource: [String: String]],
-    _ template: EnvTemplate, _ inventory: Inventory
+    _ template: EnvTemplate, _ inventory: Inventory, isSecret: Bool
   ) throws -> String {
     if let value = state.withLock({ $0.value }) { return value.reveal() }
     let value: String
@@ -156,7 +158,7 @@ final class RotationSource: Sendable {
     } else if let made = try template.newValue(of: key, generate: { SecureRandom.word($0) }) {
       value = made
     } else {
-      try checkRandom(key, old, template, inventory)
+      try checkRandom(key, old, template, inventory, isSecret: isSecret)
       value = SecureRandom.word(max(old.count, Self.shortest))
     }
     guard value != old else { throw fault("\(key) has this value already", inventory, nil) }
@@ -173,10 +175,12 @@ final class RotationSource: Sendable {
   private static let shortest = 16
 
   /// What somebody else has issued, or what has a form, can't be made up.
-  private func checkRandom(_ key: String, _ old: String, _ template: EnvTemplate, _ inventory: Inventory) throws {
+  private func checkRandom(
+    _ key: String, _ old: String, _ template: EnvTemplate, _ inventory: Inventory, isSecret: Bool
+  ) throws {
     let type = template.entries.first { $0.name == key }?.type ?? .string
     let isWord = old.allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber || "+/=_-.~".contains($0)) }
-    guard type != .string || !isWord || old.isEmpty else { return }
+    guard !isSecret || type != .string || !isWord || old.isEmpty else { return }
     throw fault(
       "the value of \(key) isn't a random word that another could stand for", inventory,
       "give the new one: orchestrate secrets rotate \(inventory.environment) \(key) --stdin")

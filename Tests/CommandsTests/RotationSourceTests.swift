@@ -17,6 +17,7 @@ import Testing
     API_KEY=${API_KEY:?x}
     # @type port
     PORT=${PORT:?x}
+    MODE=${MODE:-fast}
     HOOK=https://h/${OUTSIDE:?x}
 
     """
@@ -27,6 +28,7 @@ import Testing
     TOKEN=123:abc
     API_KEY_FILE=/opt/bot/secrets/API_KEY.0011223344556677
     PORT=80
+    MODE=fast
     HOOK=https://h/outside-old
 
     API_KEY=api-key-old
@@ -92,7 +94,7 @@ import Testing
     #expect(found.rotation.kept == ["DB_PASSWORD": Secret(password)] && found.forVault == nil)
     #expect(
       found.rotation.values.map(\.variable.name) == [
-        "LEVEL", "DB_PASSWORD", "URL", "TOKEN", "API_KEY_FILE", "PORT", "HOOK",
+        "LEVEL", "DB_PASSWORD", "URL", "TOKEN", "API_KEY_FILE", "PORT", "MODE", "HOOK",
       ])
     #expect(found.rotation.values.filter(\.isSecret).map(\.name) == ["DB_PASSWORD", "URL", "TOKEN", "API_KEY"])
     #expect(found["API_KEY_FILE"] == "/opt/bot/secrets/API_KEY.0011223344556677")
@@ -144,6 +146,7 @@ import Testing
       ("DB_PASWORD", nil, "did you mean DB_PASSWORD?"),
       ("TOKEN", nil, "give the new one: orchestrate secrets rotate prod TOKEN --stdin"),
       ("TOKEN", "123:abc", "has this value already"), ("PORT", "http", "expected a port"), ("PORT", nil, "--stdin"),
+      ("MODE", nil, "--stdin"),
       ("OUTSIDE", "x", "has no OUTSIDE"), ("REGISTRY_PASSWORD", nil, "the registry's password"),
     ] as [(String, String?, String)])
   func whatCannotBeRotated(key: String, given: String?, message: String) async throws {

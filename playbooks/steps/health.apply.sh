@@ -24,7 +24,7 @@ if ! gate "$ORCH_N" gate; then
   gate_report
   # A fact stays in the history for good: what was asked, never what the application said, which may be a secret. That stands in the log.
   members=
-  case ${last_answer%% *} in '' | *[!0-9]*) ;; *) members=",\"status\":${last_answer%% *}" ;; esac
+  case ${last_answer%% *} in '' | *[!0-9]* | 0?*) ;; *) members=",\"status\":${last_answer%% *}" ;; esac
   [ -z "$failure_unmet" ] ||
     members="$members,\"field\":$(json_string "${failure_unmet%%"$gate_tab"*}"),\"expected\":$(json_string "${failure_unmet#*"$gate_tab"}")"
   fact failure "{\"service\":$(json_string "$SERVICE"),\"reason\":$(json_string "$failure_public")$members}"
