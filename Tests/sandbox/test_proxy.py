@@ -65,11 +65,11 @@ def site(tmp_path_factory):
     sandbox("rm", DROPLET, check=False)
 
 
-def playbook(site, certificate="", server=None, more=""):
-    """The built-in playbook, with a proxy."""
+def playbook(site, certificate="", server=None):
+    """The built-in playbook, with a proxy; its limit is one that a slow machine reaches too."""
     text = (ROOT / "playbooks/builtin/bootstrap.yml").read_text().replace('vm.overcommit_memory: "1", ', "")
     acme = f"acme_server: {server or site.acme['ACME_DIRECTORY']}, acme_ca: files/acme-ca.pem, email: ops@{DOMAIN}"
-    text += f'  - reverse-proxy: {{ domain: {DOMAIN}, upstream: 127.0.0.1:8080, {certificate or acme}{more} }}\n  - fail2ban: {{ ignore: ["10.83.0.0/24"] }}\n'
+    text += f'  - reverse-proxy: {{ domain: {DOMAIN}, upstream: 127.0.0.1:8080, rate_limit: 5, {certificate or acme} }}\n  - fail2ban: {{ ignore: ["10.83.0.0/24"] }}\n'
     (site.project.folder / "playbooks/bootstrap.yml").write_text(text)
 
 
@@ -99,11 +99,11 @@ def test_a_second_time_changes_nothing(site):
 
 
 def test_too_many_requests_get_429(site):
-    urls = [word for _ in range(400) for word in ("-o", "/dev/null", f"https://{DOMAIN}/health")]
-    done = subprocess.run(["curl", "-s", "--cacert", site.root, "--resolve", f"{DOMAIN}:443:{site.address}", "-w", "%{http_code}\n", "--parallel", "--parallel-max", "40", *urls],
+    urls = [word for _ in range(60) for word in ("-o", "/dev/null", f"https://{DOMAIN}/health")]
+    done = subprocess.run(["curl", "-s", "--cacert", site.root, "--resolve", f"{DOMAIN}:443:{site.address}", "-w", "%{http_code}\n", "--parallel", "--parallel-max", "20", *urls],
                           capture_output=True, text=True, timeout=60)
     codes = done.stdout.split()
-    assert codes.count("200") >= 100 and codes.count("429") > 0 and set(codes) == {"200", "429"}, {code: codes.count(code) for code in codes}
+    assert codes.count("200") >= 10 and codes.count("429") > 0 and set(codes) == {"200", "429"}, {code: codes.count(code) for code in codes}
 
 
 def test_status_and_doctor_show_when_the_certificate_ends(site):
