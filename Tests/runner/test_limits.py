@@ -1,5 +1,6 @@
 """A full disk, and secrets that must not be seen."""
 
+import contextlib
 import os
 import re
 import subprocess
@@ -28,7 +29,8 @@ def small(host):
     for client in host.clients:
         client.close()
     for process in host.processes():
-        os.kill(process, 9)
+        with contextlib.suppress(ProcessLookupError):  # it may end by itself meanwhile
+            os.kill(process, 9)
     subprocess.run(["umount", "-l", host.directory], check=True)
 
 

@@ -10,7 +10,7 @@ ids=$(docker ps -aq --no-trunc --filter "label=com.docker.compose.project=$ORCH_
 docker inspect --format '{"service":{{json (index .Config.Labels "com.docker.compose.service")}},"id":{{json .Id}},"name":{{json .Name}},"state":{{json .State}},"restarts":{{.RestartCount}},"image":{{json .Config.Image}},"image_id":{{json .Image}}}' $ids |
   while IFS= read -r line; do
     printf '%s\n' "$line"
-    case $line in *'"restarts":0,'*) continue ;; esac
+    case $line in *'"restarts":'[1-9]*) ;; *) continue ;; esac
     id=${line#*'"id":"'}
     id=${id%%'"'*}
     last=$(docker logs --tail 20 "$id" 2>&1 | awk 'NF { line = $0 } END { print substr(line, 1, 300) }')
