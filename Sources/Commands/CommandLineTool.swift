@@ -81,11 +81,12 @@ private func sourceLines(_ path: String, below root: String?) -> [String]? {
     .map(String.init)
 }
 
-/// Ends the process at once, after what was written has left it.
+/// Ends the process at once, after what was written has left it. Not by exit(3): what libraries clean up there (OpenSSL's tables, libdispatch)
+/// is still in use on other threads when somebody leaves in the middle.
 func exitProcess(_ status: Int32) -> Never {
   restoreEcho()
   fflush(nil)
-  exit(status)
+  _exit(status)
 }
 
 struct Orchestrate: AsyncParsableCommand {
