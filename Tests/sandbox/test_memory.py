@@ -54,7 +54,7 @@ def documented(mebibytes: int) -> dict[str, str]:
     return dict(list(zip(*cells))[1:])
 
 
-@pytest.fixture(scope="module", params=SIZES)
+@pytest.fixture(scope="module", params=["512m", *(pytest.param(size, marks=pytest.mark.machine) for size in ("1g", "4g"))])
 def planned(request, tmp_path_factory):
     droplet = f"t-memory-{request.param}"
     sandbox("rm", droplet, check=False)

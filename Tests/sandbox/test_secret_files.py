@@ -7,6 +7,7 @@ import pytest
 from test_crashes import wait_for_step
 
 APP = "market-bot"
+pytestmark = pytest.mark.machine
 
 
 @pytest.fixture(scope="module")
