@@ -92,7 +92,7 @@ def test_a_client_killed_after_each_step(installed, step, capsys):
     process = installed.start("bootstrap", "prod", "--yes", "--json", "--lease", "5s")
     assert killed_after(process, step), process.stderr.read()
     took = closed(installed)
-    with capsys.disabled():
+    with capsys.disabled():  # the figure is part of the run's output, also when it passes
         print(f"\n[killed after {step}: closed in {took:.1f} s]", end=" ")
     assert outcome(installed) == "undone"
     assert settings(installed) == before

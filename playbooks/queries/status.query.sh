@@ -13,7 +13,9 @@ docker inspect --format '{"service":{{json (index .Config.Labels "com.docker.com
     case $line in *'"restarts":'[1-9]*) ;; *) continue ;; esac
     id=${line#*'"id":"'}
     id=${id%%'"'*}
-    last=$(docker logs --tail 20 "$id" 2>&1 | awk 'NF { line = $0 } END { print substr(line, 1, 300) }')
+    # Cut between words: the client masks secrets by their whole text.
+    last=$(docker logs --tail 20 "$id" 2>&1 | awk 'NF { line = $0 }
+      END { if (length(line) > 300) { line = substr(line, 1, 300); sub(/[^ ]*$/, "", line) } print line }')
     printf '{"id":"%s","last_line":' "$id"
     json_string "$last"
     printf '}\n'
