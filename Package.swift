@@ -197,7 +197,7 @@ let package = Package(
     tests(
       "CommandsTests",
       [
-        "Commands", "Playbooks", "SSH", "Steps", "Engine", "Inventory", "Views", "Diagnostics",
+        "Commands", "Playbooks", "SSH", "Steps", "Engine", "Inventory", "Views", "Crypto", "Diagnostics",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     tests("ArchitectureTests", []),

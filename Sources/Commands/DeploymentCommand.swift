@@ -98,7 +98,9 @@ struct DeploymentCommand: Sendable {
       switch policy.withLock({ $0.action(on: kind, canAsk: asks && hasForeground()) }) {
       case .ask: Task { await run.askToStop(reason: reason(of: kind)) }
       case .abort: Task { await run.interrupt(reason: reason(of: kind)) }
-      case .leave: leaveNow(screen, "left at once; the host undoes or finishes by itself: orchestrate attach \(name)")
+      case .leave:
+        let vault = rotation?.forVault == nil ? "" : "; the vault is not written: should it be committed, rotate once more"
+        leaveNow(screen, "left at once; the host undoes or finishes by itself: orchestrate attach \(name)\(vault)")
       case .nothing: break
       }
     }

@@ -62,6 +62,16 @@ struct LiveDeploymentClient: DeploymentClient {
       ], current: current)
   }
 
+  func carriedOver(from current: Release, host: String?, to target: Release, env: String?) throws -> Rotation {
+    let read = { (text: String?) in
+      try text.map { try EnvFile.read(Array($0.utf8), file: "a release's env file") } ?? []
+    }
+    var carried = PresentValues(HostSecrets(session, inventory: loaded.inventory))
+      .carried(over: current, to: target.version, older: try read(env), present: try read(host))
+    carried.roles = loaded.template?.roles ?? [:]
+    return carried
+  }
+
   func verifier(of password: Secret) -> Secret? {
     do {
       return SCRAMVerifier.make(

@@ -43,6 +43,13 @@ enum PrivateFile {
     try sync(folder)
   }
 
+  /// Whether `replace` would be let: what counts is the folder (rename(2)).
+  static func canReplace(_ path: String) -> Bool {
+    guard let real = realpath(path, nil) else { return access(parent(path), W_OK) == 0 }
+    defer { free(real) }
+    return access(parent(String(cString: real)), W_OK) == 0
+  }
+
   /// Runs the body while no other process of ours changes a file of that folder. The lock is on the folder (flock(2)): on
   /// the file it would be lost when another takes its place. Where it can't be had the body runs without.
   static func locked<Value>(_ path: String, _ body: () throws -> Value) throws -> Value {

@@ -6,7 +6,8 @@ struct RollbackCommand: AsyncParsableCommand {
     commandName: "rollback",
     abstract: "Go back to the release before, or to an older version that is still on the host.",
     discussion: """
-      Brings back its images (by digest), its own env and compose file; the schema by the recorded policy only.
+      Brings back its images (by digest), its own env and compose file; the schema by the recorded policy only. Values that were rotated since it ran \
+      keep their present ones.
 
       Examples:
         orchestrate rollback

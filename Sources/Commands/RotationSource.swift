@@ -161,7 +161,14 @@ final class RotationSource: Sendable {
       try checkRandom(key, old, template, inventory, isSecret: isSecret)
       value = SecureRandom.word(max(old.count, Self.shortest))
     }
-    guard value != old else { throw fault("\(key) has this value already", inventory, nil) }
+    guard value != old else {
+      // The way out for a vault that couldn't be written after a rotation.
+      throw fault(
+        "\(key) has this value already", inventory,
+        source == .vault
+          ? "should the vault have another one, set it there alone: orchestrate secrets set \(inventory.environment) \(key)"
+          : nil)
+    }
     let remembers = inventory.env.from.contains(.host) || source == .vault || sources[.generated]?[key] != nil
     guard remembers else {
       throw fault(

@@ -43,6 +43,7 @@ struct SecretsRotateCommand: AsyncParsableCommand {
     let given = stdin ? Secret(try await SecretInput(environment: environment, key: key).read(context)) : nil
     let source = RotationSource(given: given)
     let file = try VaultFile(global, environment: environment, context: context)
+    try checkVault(file, context)
     var command = DeploymentCommand(global: global, write: write, environment: environment, playbook: "rotate")
     command.rotation = source
     let summary = try await command.carryOut(.rotate(key: key))
@@ -51,7 +52,7 @@ struct SecretsRotateCommand: AsyncParsableCommand {
       case .committed: try update(file, value, context)
       case .unknown:
         context.narrate(
-          "\(file.name) was not changed: if the rotation is committed after all (orchestrate attach \(environment)), rotate once more\n"
+          "\(file.name) was not changed: if the rotation is committed after all (orchestrate attach \(environment)), \(catchingUp)\n"
         )
       default: break
       }
@@ -59,10 +60,30 @@ struct SecretsRotateCommand: AsyncParsableCommand {
     if summary.exitStatus != 0 { throw ExitCode(summary.exitStatus) }
   }
 
+  /// How the vault gets the value that the host has already.
+  private var catchingUp: String {
+    stdin
+      ? "set the same value there: orchestrate secrets set \(environment) \(key)"
+      : "once more: orchestrate secrets rotate \(environment) \(key)"
+  }
+
+  /// What would keep the vault from being written after the commit is told before anything changes.
+  private func checkVault(_ file: VaultFile, _ context: CommandContext) throws {
+    let inventory = try ProjectSession(global, context: context).loader.inventory(environment: environment).inventory
+    guard inventory.env.from.contains(.vault), let bytes = try file.read() else { return }
+    let vault = try file.open(bytes)
+    let path = vault.path(key)
+    guard vault.entries.contains(where: { $0.path == path }) else { return }
+    try file.explained { () throws(VaultError) in try vault.checkEncrypts(path) }
+    try file.checkWritable()
+  }
+
   private func update(_ file: VaultFile, _ value: Secret, _ context: CommandContext) throws {
     do {
       let written = try file.change { (vault: inout Vault) throws(VaultError) in
-        try vault.set(VaultValue(value.reveal()), at: vault.path(key))
+        let path = vault.path(key)
+        try vault.checkEncrypts(path)
+        try vault.set(VaultValue(value.reveal()), at: path)
       }
       if written { context.narrate("\(key) is set in \(file.name): commit it\n") }
     } catch {
@@ -71,7 +92,7 @@ struct SecretsRotateCommand: AsyncParsableCommand {
         .rollbackFailed, "\(key) is changed on the host, but \(file.name) couldn't be written",
         cause: fault.map { $0.summary + ($0.cause.map { ": \($0)" } ?? "") } ?? "\(error)",
         state: "the host runs with the new value; the vault has the old one, which the next deploy refuses",
-        remedy: "mend it, then once more: orchestrate secrets rotate \(environment) \(key)")
+        remedy: "mend it, then \(catchingUp)")
     }
   }
 }

@@ -120,6 +120,13 @@ struct VaultFile: Sendable {
     try locked { try write(&vault, replacing: before) }
   }
 
+  /// Throws if `save` would find no way to write; somebody may still take it away meanwhile.
+  func checkWritable() throws {
+    guard !PrivateFile.canReplace(path) else { return }
+    throw OrchestrateError(
+      .failed, "\(name) can't be written", state: "nothing was changed", remedy: "ls -ld \(name) and its folder")
+  }
+
   // MARK: Errors
 
   func explained<Value>(_ body: () throws(VaultError) -> Value) throws -> Value {

@@ -20,6 +20,13 @@ public protocol DeploymentClient: Sendable {
   ///
   /// - Parameter host: text of the running release's env file, values in files included.
   func rotation(of key: String, host: String?, generated: String?, current: Release) throws -> Rotation
+  /// The env of the release that a rollback goes back to, with the present values of the names that were rotated since it ran, and what is made from
+  /// them; `after` is empty where there are none. In any case with what the template says of roles. Throws `ConfigurationError`.
+  ///
+  /// - Parameters:
+  ///   - host: text of the running release's env file, values in files included.
+  ///   - env: the same of the older release.
+  func carriedOver(from current: Release, host: String?, to target: Release, env: String?) throws -> Rotation
   /// What a database may keep of a password; nil: it has characters that it isn't made for here.
   func verifier(of password: Secret) -> Secret?
   /// What no view may show of these env files, whoever set the values; everything in `generated` is secret.

@@ -164,7 +164,10 @@ extension DeploymentRun {
     if version == nil { try await confirmAnother(current: current, target: target) }
     preparation.context.target = target
     preparation.context.version = target.version
-    try preparation.bringBackRoles(current: current, target: target, targetEnv: targetEnv, catalog, client)
+    try preparation.carryOver(current: current, target: target, targetEnv: targetEnv, catalog, client)
+    if let carried = preparation.context.carriedOver {
+      emit(.secrets(carried.values.filter(\.isSecret).map { Secret($0.value) }))
+    }
     toVersion = target.version
   }
 
@@ -199,13 +202,20 @@ extension DeploymentRun {
       try first.append(
         name: spec.name + Preparation.probeSuffix, kind: "schema.probe", probe, context: preparation.context)
     }
+    if !preparation.context.roleChanges.isEmpty {
+      isAhead = false
+      try first.append(
+        name: Preparation.role + Preparation.probeSuffix, kind: "role.probe", catalog.roleProbe,
+        context: preparation.context)
+    }
     if !isAhead { guard try await carryOut(first, seal: false) else { return } }
     // With the schema where it should be there is nothing to keep writes from, and nothing to restore.
     let stays = preparation.context.schemaStays
     let needed = steps.filter { !(stays && $0.kind == .backup) }
-    let plan = try preparation.plan(
+    var plan = try preparation.plan(
       steps: stepsBack.filter { leftOut[$0.name] != nil || !(stays && $0.kind == .backup) }, leftOut: leftOut,
       catalog: catalog)
+    plan.warnings += preparation.carriedWarnings
     emit(.planned(plan))
     try refuse(problems: plan.problems)
     guard try await accepted(plan) else { return try await end(reason: "not accepted") }

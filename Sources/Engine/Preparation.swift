@@ -9,6 +9,8 @@ struct Preparation: Sendable {
   var context: StepContext
   private(set) var hostEnv: String?
   private var generatedEnv: String?
+  /// Rollback: what should be known of the values that stay.
+  var carriedWarnings: [String] = []
 
   init(request: DeploymentRequest, host: String, version: String, sha256: @escaping @Sendable ([UInt8]) -> String) {
     self.request = request

@@ -1,9 +1,9 @@
 public import Diagnostics
 public import Inventory
 
-/// A new value for one name, with all that is made of it: what `secrets rotate` changes. A value.
+/// A new value for one name, with all that is made of it: what `secrets rotate` changes, and what a rollback keeps of what was changed. A value.
 public struct Rotation: Sendable, Equatable {
-  /// The name that was asked for.
+  /// The name that was asked for; of a rollback none.
   public var key: String
   /// The whole env of the release that comes of it, in the order of the running one's.
   public var values: [ResolvedValue]
@@ -57,11 +57,16 @@ public struct RoleChange: Sendable, Equatable {
 }
 
 extension Release {
-  /// The names that are passwords of database roles, with the role and the hash of the value.
-  func rolePasswords(_ roles: [String: String]) -> [String: (name: String, hash: String)] {
+  /// The passwords of database roles, by role, with the hash of the value.
+  /// - Parameters:
+  ///   - roles: by name, what is known of this release.
+  ///   - others: what was said of names in other releases and in the template: a role is often annotated after its password was there.
+  func rolePasswords(_ roles: [String: String], others: [String: String]) -> [String: (name: String, hash: String)] {
     var found: [String: (name: String, hash: String)] = [:]
-    for (name, role) in roles.sorted(by: { $0.key < $1.key }) {
-      if let hash = env[name], found[role] == nil { found[role] = (name, hash) }
+    for known in [roles, others] {
+      for (name, role) in known.sorted(by: { $0.key < $1.key }) {
+        if let hash = env[name], found[role] == nil { found[role] = (name, hash) }
+      }
     }
     return found
   }

@@ -83,15 +83,39 @@ extension Preparation {
     return rotated
   }
 
-  /// A release from before a rotation has a password that the database doesn't take any more: its roles get it back.
-  mutating func bringBackRoles(
+  /// What was rotated since the older release ran keeps its present value: the older one was given up, is perhaps known to somebody, and the database doesn't
+  /// take it any more.
+  mutating func carryOver(
     current: Release, target: Release, targetEnv: String?, _ catalog: StepCatalog, _ client: any DeploymentClient
   ) throws {
-    context.roleChanges = []
+    (context.roleChanges, context.carriedOver, carriedWarnings) = ([], nil, [])
+    let carried = try client.carriedOver(from: current, host: hostEnv, to: target, env: targetEnv)
+    context.templateRoles = carried.roles
+    carriedWarnings = [carried.note].compactMap(\.self)
+    var target = target
+    target.roles = try roles(of: target, context.targetConfig, targetEnv, catalog)
+    if !carried.after.isEmpty {
+      context.carriedOver = carried
+      let rotated = catalog.carriedOver(context)
+      context.targetConfig = rotated.config
+      carriedWarnings += rotated.warnings
+      let changed = carried.changed
+      for value in carried.values where changed.contains(value.name) {
+        target.env[value.name] = context.sha256(Array(value.value.utf8))
+      }
+    }
+    try bringBackRoles(current: current, target: target, targetEnv: targetEnv, catalog, client)
+  }
+
+  /// A role that has another password than the older release, and no rotation that this knows of: it gets that release's.
+  private mutating func bringBackRoles(
+    current: Release, target: Release, targetEnv: String?, _ catalog: StepCatalog, _ client: any DeploymentClient
+  ) throws {
     guard context.inventory.services.database != nil else { return }
     let old = try Self.values(ofEnv: targetEnv)
-    let now = current.rolePasswords(try roles(of: current, context.currentConfig, hostEnv, catalog))
-    let then = target.rolePasswords(try roles(of: target, context.targetConfig, targetEnv, catalog))
+    let own = try roles(of: current, context.currentConfig, hostEnv, catalog), before = target.roles ?? [:]
+    let all = before.merging(context.templateRoles) { $1 }.merging(own) { $1 }
+    let now = current.rolePasswords(own, others: all), then = target.rolePasswords(before, others: all)
     for (role, password) in then.sorted(by: { $0.key < $1.key }) where now[role]?.hash != password.hash {
       guard let value = old.first(where: { $0.name == password.name })?.value else { continue }
       let verifier = try verifier(of: Secret(value), password.name, client)

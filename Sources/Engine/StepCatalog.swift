@@ -19,6 +19,8 @@ public struct StepCatalog: Sendable {
   public var roles: @Sendable (ComposeConfig, Inventory, [ResolvedValue]) -> [String: String]
   /// What a rotation makes of the running configuration, the services outside the app's that have to be recreated for it, and why it can't be.
   public var rotated: @Sendable (StepContext) -> RotatedConfig
+  /// What a rollback makes of the older release's configuration, where values were rotated since.
+  public var carriedOver: @Sendable (StepContext) -> RotatedConfig
   /// Faults that forbid the deployment and warnings that don't, found in facts and configuration.
   public var inspect: @Sendable (StepContext) -> (problems: [String], warnings: [String])
   /// Services that steps or `--include` name and that neither the compose file nor, where there is none, the running release holds: a sentence each.
@@ -35,6 +37,7 @@ public struct StepCatalog: Sendable {
     role: any StepKind, roleProbe: any StepKind,
     roles: @escaping @Sendable (ComposeConfig, Inventory, [ResolvedValue]) -> [String: String] = { _, _, _ in [:] },
     rotated: @escaping @Sendable (StepContext) -> RotatedConfig,
+    carriedOver: @escaping @Sendable (StepContext) -> RotatedConfig,
     inspect: @escaping @Sendable (StepContext) -> (problems: [String], warnings: [String]),
     unknownServices: @escaping @Sendable ([StepSpec], StepContext) -> [String] = { _, _ in [] },
     memory: @escaping @Sendable (StepContext) -> MemoryCommitment? = { _ in nil },
@@ -49,6 +52,7 @@ public struct StepCatalog: Sendable {
     self.roleProbe = roleProbe
     self.roles = roles
     self.rotated = rotated
+    self.carriedOver = carriedOver
     self.inspect = inspect
     self.unknownServices = unknownServices
     self.memory = memory
@@ -56,7 +60,7 @@ public struct StepCatalog: Sendable {
   }
 }
 
-/// What a rotation makes of the running configuration.
+/// What a rotation makes of the running configuration, and what a rollback across one makes of the older release's.
 public struct RotatedConfig: Sendable, Equatable {
   public var config: ComposeConfig
   /// Services outside the app's that use the value, the database excepted.

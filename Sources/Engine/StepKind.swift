@@ -99,6 +99,8 @@ public struct StepContext: Sendable {
   public var templateRoles: [String: String] = [:]
   /// `secrets rotate`: what it changes.
   public var rotation: Rotation?
+  /// Rollback: the older release's env with the present values of the names that were rotated since; nil: none was.
+  public var carriedOver: Rotation?
   /// Database roles that get another password.
   public var roleChanges: [RoleChange] = []
   /// Facts that steps of this deployment have reported so far: step name → key → value.

@@ -13,7 +13,7 @@ public struct DifferenceMask: Sendable {
   /// under a secret's name.
   public init(_ context: StepContext) {
     sha256 = context.sha256
-    let secrets = (context.env ?? []).filter(\.isSecret)
+    let secrets = (context.env ?? context.carriedOver?.values ?? []).filter(\.isSecret)
     values = secrets.map(\.value)
     let names = Set(secrets.map(\.name))
     hashes = Set((context.current?.env ?? [:]).filter { names.contains($0.key) || isSecretName($0.key) }.values)

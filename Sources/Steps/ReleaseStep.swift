@@ -36,6 +36,10 @@ public struct ReleaseStep: StepKind {
           Change(.update, "file \(path)", detail: ["~ \(path): \(before.prefix(12)) → \(after.prefix(12))"]))
       }
     }
+    for name in context.carriedOver?.changed.sorted() ?? [] {
+      changes.append(
+        Change(.update, "env \(name)", detail: ["  \(name) was rotated since \(version) ran: the present value stays"]))
+    }
     return changes
   }
 
@@ -69,7 +73,18 @@ public struct ReleaseStep: StepKind {
     release.number = context.number
     release.copyOf = target.number
     release.created = timestamp(milliseconds: context.now)
+    release.replaced = replacedValues(target, context.current)
+    release.roles = rolesGoneBackTo(target, context)
     var files: [StepPayload.File] = []
+    if let carried = context.carriedOver {
+      let changed = carried.changed
+      for value in carried.values where changed.contains(value.name) {
+        release.env[value.name] = context.sha256(Array(value.value.utf8))
+      }
+      release.envDefaults.removeAll { changed.contains($0) }
+      files = try envFiles(carried.values, moved: changed)
+    }
+    let secret = files.map(\.path)
     if let effective = effectiveConfig(context) {
       release.images = effective.images
       release.services = effective.config.serviceNames
@@ -80,7 +95,32 @@ public struct ReleaseStep: StepKind {
     return StepPayload(
       script: "release", timeout: .seconds(60), hasUndo: true,
       parameters: [("COPY_OF", String(target.number)), ("COMPOSE_DIR", composeDirectory(context.inventory))],
-      files: files, secrets: ["effective.json"])
+      files: files, secrets: ["effective.json"] + secret)
+  }
+
+  /// Those of the older release's values in files that are other ones now get the present file, or, where there is none, one of their own.
+  private func envFiles(_ values: [ResolvedValue], moved: Set<String>) throws -> [StepPayload.File] {
+    var files = [StepPayload.File("env", bytes: Array(try EnvFile.render(values).utf8))]
+    if values.contains(where: { $0.path != nil }) {
+      files.append(StepPayload.File("secrets", bytes: Array(try EnvFile.renderFiles(values).utf8)))
+    }
+    for value in values where moved.contains(value.name) {
+      guard let name = value.path?.split(separator: "/").last else { continue }
+      files.append(StepPayload.File("files/\(name)", bytes: Array(value.value.utf8)))
+    }
+    return files
+  }
+
+  /// What was replaced isn't forgotten by going back: a source that still has it is behind, whatever version runs.
+  private func replacedValues(_ target: Release, _ current: Release?) -> [String: [String]]? {
+    guard let newer = current?.replaced else { return target.replaced }
+    return (target.replaced ?? [:]).merging(newer) { older, newer in older.filter { !newer.contains($0) } + newer }
+  }
+
+  private func rolesGoneBackTo(_ target: Release, _ context: StepContext) -> [String: String]? {
+    guard target.roles != nil || context.current?.roles != nil else { return nil }
+    return (context.templateRoles.merging(context.current?.roles ?? [:]) { $1 }).merging(target.roles ?? [:]) { $1 }
+      .filter { target.env[$0.key] != nil }
   }
 }
 

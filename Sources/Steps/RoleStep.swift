@@ -95,10 +95,14 @@ func staleValues(_ context: StepContext) -> [String] {
     told.insert(value.name)
     problems.append(
       "\(value.name) (\(value.origin)) is the value that `secrets rotate` has replaced: is that source older than the host? "
-        + "For the vault: git pull; or a new one: orchestrate secrets rotate \(environment) \(value.name)")
+        + "For the vault: git pull, or set the present one there: orchestrate secrets set \(environment) \(value.name); "
+        + "or a new one: orchestrate secrets rotate \(environment) \(value.name)")
   }
-  let roles = databaseRoles(config, context.inventory, env).merging(context.templateRoles) { $1 }
-  let before = roleHashes(of: current, context)
+  let roles = (current.roles ?? [:]).merging(databaseRoles(config, context.inventory, env)) { $1 }
+    .merging(context.templateRoles) { $1 }
+  var before = roleHashes(of: current, context)
+  // A role that is annotated only now had its password by that name before.
+  for (name, role) in roles.sorted(by: { $0.key < $1.key }) where before[role] == nil { before[role] = current.env[name] }
   for value in env where !told.contains(value.name) {
     guard let role = roles[value.name], let old = before[role], old != context.sha256(Array(value.value.utf8)) else {
       continue

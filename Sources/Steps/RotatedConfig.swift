@@ -45,11 +45,34 @@ public func rotatedConfig(_ context: StepContext) -> RotatedConfig {
   return result
 }
 
+/// What a rollback makes of the older release's configuration: the present values where those stand that a rotation has replaced since. The older release's
+/// compose file isn't read again, so that it is told by the values themselves.
+public func carriedConfig(_ context: StepContext) -> RotatedConfig {
+  var result = RotatedConfig(config: context.targetConfig ?? ComposeConfig(.object([:])))
+  guard let carried = context.carriedOver, case .object(var root) = result.config.root else { return result }
+  var rotator = Rotator(rotation: carried, new: .null)
+  rotator.isKept = true
+  for section in ["secrets", "configs"] where root[section] != nil {
+    root[section] = rotator.rotated(root[section]!, at: [section])
+  }
+  let staying = keptServices(context)
+  var services = root["services"]?.objectValue ?? [:]
+  for (name, service) in services.members where !staying.contains(name) {
+    services[name] = rotator.rotated(service, at: ["services", name])
+  }
+  root["services"] = .object(services)
+  result.config = ComposeConfig(.object(root))
+  result.warnings = rotator.lost.sorted().map {
+    "\($0) may go back with an older value of \(carried.changed.sorted().joined(separator: ", ")), which is too short to be told from other text"
+  }
+  return result
+}
+
 /// What the database's container goes on with: its first password stands there for ever, and means nothing any more.
 private func judge(kept: [String], changed: Set<String>, _ result: inout RotatedConfig, _ context: StepContext) {
-  guard let rotation = context.rotation, let database = context.inventory.services.database, !kept.isEmpty else {
-    return
-  }
+  guard let rotation = context.rotation else { return }
+  if changed.isEmpty, let change = context.roleChanges.first { judgeUnused(change, &result, context) }
+  guard let database = context.inventory.services.database, !kept.isEmpty else { return }
   let include = "orchestrate deploy \(context.inventory.environment) \(context.version) --include \(database)"
   if changed.isEmpty, context.roleChanges.isEmpty {
     result.problems.append(
@@ -71,6 +94,21 @@ private func judge(kept: [String], changed: Set<String>, _ result: inout Rotated
     "\(database) isn't recreated and keeps the old value in \(others.joined(separator: ", ")) until: \(include)")
 }
 
+/// A role's password that no service would get: whoever logs in with it has it from elsewhere, or is meant to have it and doesn't.
+private func judgeUnused(_ change: RoleChange, _ result: inout RotatedConfig, _ context: StepContext) {
+  // The database's container has an older one since the first rotation: what runs doesn't tell.
+  let own = context.config.map { databaseRoles($0, context.inventory, context.env ?? []) } ?? [:]
+  if own[change.name] != nil {
+    result.warnings.append(
+      "no service but the database's own has \(change.name), and none is recreated: whatever else logs in as \(change.role) needs the new password")
+  } else {
+    result.problems.append(
+      "\(change.name) is the password of the database role \(change.role), and no service that runs has it: the role would change, and nobody would know. "
+        + "Give it to the service that logs in, in the compose file, and deploy that first "
+        + "(--include SERVICE for one outside services.app); or take @role out of the template, deploy, and change the role by hand")
+  }
+}
+
 /// Whether the service mounts what stands at a place like `secrets`, its name, `file`.
 private func uses(_ service: JSONValue, _ place: [String]) -> Bool {
   guard place.count > 1 else { return false }
@@ -82,6 +120,8 @@ private func uses(_ service: JSONValue, _ place: [String]) -> Bool {
 private struct Rotator {
   /// Old and new value of each variable, the longest old one first.
   let pairs: [(old: String, new: String)]
+  /// Variables by name, and paths of values in files: random, so that they stand for nothing else wherever they stand.
+  let before: [String: String], after: [String: String], files: [(old: String, new: String)]
   let new: JSONValue
   /// It may run as an older compose file has it.
   var isKept = false
@@ -92,6 +132,13 @@ private struct Rotator {
 
   init(rotation: Rotation, new: JSONValue) {
     self.new = new
+    let before = rotation.before.mapValues { $0.reveal() }, after = rotation.after.mapValues { $0.reveal() }
+    (self.before, self.after) = (before, after)
+    files = rotation.values.filter { $0.path != nil }.compactMap { value in
+      let name = value.variable.name
+      guard let old = before[name], let new = after[name] else { return nil }
+      return (old, new)
+    }
     pairs = rotation.before.map { ($0.value.reveal(), rotation.after[$0.key]?.reveal() ?? "") }
       .sorted { ($0.0.count, $0.0) > ($1.0.count, $1.0) }
   }
@@ -119,22 +166,32 @@ private struct Rotator {
         return .string(other)
       }
     }
+    // A secret that was given another name beside one that the database keeps: no compose file knows it.
+    let moved = files.reduce(plain) { $0.replacing($1.old, with: $1.new) }
+    if moved != plain { return replaced(by: moved, at: path) }
     // Something else looks like it: an image's name, a path. Short values are found everywhere.
     guard isKept, path.count > 2, Self.interpolated.contains(path[2]) else { return .string(text) }
-    var replaced = plain
-    for pair in pairs where pair.old.count >= Self.unmistakable {
-      replaced = replaced.replacing(pair.old, with: pair.new)
+    // As `env_file` has it.
+    if path[2] == "environment", let name = path.last, before[name] == plain, let value = after[name] {
+      return replaced(by: value, at: path)
     }
-    guard replaced != plain else {
+    var next = plain
+    for pair in pairs where pair.old.count >= Self.unmistakable { next = next.replacing(pair.old, with: pair.new) }
+    guard next != plain else {
       if new[path: path] == nil { lost.insert("service \(path[1])") }
       return .string(text)
     }
+    return replaced(by: next, at: path)
+  }
+
+  /// - Parameter text: as it is meant; Compose reads it again.
+  private mutating func replaced(by text: String, at path: [String]) -> JSONValue {
     places.append(path)
-    return .string(replaced.replacing("$", with: "$$"))
+    return .string(text.replacing("$", with: "$$"))
   }
 
   private static let unmistakable = 8
-  private static let interpolated: Set<String> = ["environment", "command", "entrypoint", "healthcheck"]
+  private static let interpolated: Set<String> = ["environment", "command", "entrypoint", "healthcheck", "labels", "content"]
 
   /// An empty or short value counts only where it is all there is.
   private func holds(_ text: String, _ value: String) -> Bool {

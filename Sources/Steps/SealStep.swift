@@ -46,7 +46,8 @@ public struct SealStep: StepKind {
     }
     for value in context.env ?? [] where value.origin == .fallback { release.envDefaults.append(value.name) }
     fill(&release, context, effective)
-    release.replaced = context.current?.replaced?.filter { release.env[$0.key] != nil }
+    // Also of a name that the template has no more: a rollback may go to a release that has it.
+    release.replaced = context.current?.replaced
     return release
   }
 

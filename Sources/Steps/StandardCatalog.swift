@@ -23,7 +23,7 @@ extension StepCatalog {
         return SchemaProbeStep(settings: settings)
       },
       role: RoleStep(), roleProbe: RoleProbeStep(), roles: { databaseRoles($0, $1, $2) },
-      rotated: { rotatedConfig($0) },
+      rotated: { rotatedConfig($0) }, carriedOver: { carriedConfig($0) },
       inspect: { context in
         var findings: (problems: [String], warnings: [String]) = ([], [])
         for case .preflight(let settings) in playbook.steps.map(\.settings) {

@@ -145,7 +145,7 @@ import Testing
       ("URL", nil, "made from DB_PASSWORD [orchestrate secrets rotate prod DB_PASSWORD]"),
       ("DB_PASWORD", nil, "did you mean DB_PASSWORD?"),
       ("TOKEN", nil, "give the new one: orchestrate secrets rotate prod TOKEN --stdin"),
-      ("TOKEN", "123:abc", "has this value already"), ("PORT", "http", "expected a port"), ("PORT", nil, "--stdin"),
+      ("TOKEN", "123:abc", "has this value already"), ("TOKEN", "123:abc", "[]"), ("PORT", "http", "expected a port"), ("PORT", nil, "--stdin"),
       ("MODE", nil, "--stdin"),
       ("OUTSIDE", "x", "has no OUTSIDE"), ("REGISTRY_PASSWORD", nil, "the registry's password"),
     ] as [(String, String?, String)])
@@ -156,6 +156,12 @@ import Testing
     }
     #expect(text.contains(message), "\(text)")
     #expect(!text.contains("old-password") && !text.contains("123:abc"))
+  }
+
+  /// Where the vault couldn't be written after a rotation, the same value once more isn't the way out: it says which is.
+  @Test func theHostHasItAndTheVaultDoesNot() async throws {
+    let text = await fault { _ = try await rotate("TOKEN", given: "123:abc", vault: ["TOKEN": "older"]) }
+    #expect(text.contains("has this value already") && text.contains("orchestrate secrets set prod TOKEN"), "\(text)")
   }
 
   @Test func theEnvironmentStandsAboveWhatARotationCouldKeep() async throws {

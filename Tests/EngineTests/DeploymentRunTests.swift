@@ -91,6 +91,11 @@ enum Fixtures {
         rotated.services = ["redis"]
         return rotated
       },
+      carriedOver: { _ in
+        var carried = RotatedConfig(config: ComposeConfig(.object(["services": .object(["bot": .object([:])])])))
+        carried.warnings = ["too short"]
+        return carried
+      },
       inspect: { _ in (problems, []) }, misread: { _, _ in [] })
   }
 

@@ -108,8 +108,10 @@ import Testing
   }
 
   private func rollBack(
-    from now: String, to then: String, roles: [String: String]? = ["DB_PASSWORD": "market"], password: String = "pw",
-    events: DeploymentRunTests.Events = .init(), host: ScriptedHost = ScriptedHost()
+    from now: String, to then: String, roles: [String: String]? = ["DB_PASSWORD": "market"],
+    now nowRoles: [String: String]? = ["DB_PASSWORD": "market"], password: String = "pw",
+    events: DeploymentRunTests.Events = .init(), host: ScriptedHost = ScriptedHost(),
+    change: (inout ScriptedClient) -> Void = { _ in }
   ) async throws -> DeploymentSummary {
     let target = try release(5, "v0.9.0", previous: 0, hash: then, roles: roles)
     await host.set {
@@ -119,16 +121,51 @@ import Testing
       $0.files["/opt/market-bot/releases/5/.env"] = "DB_PASSWORD='\(password)'\n"
     }
     return try await run(
-      host, .rollback(to: nil), events: events, current: release(6, "v1.0.0", previous: 5, hash: now))
+      host, .rollback(to: nil), events: events, current: release(6, "v1.0.0", previous: 5, hash: now, roles: nowRoles), change: change)
   }
 
-  /// An older release has the older password: the role gets it back, the plan says so.
+  /// What was rotated since stays as it is: no role changes, and the plan says what should be known.
+  @Test func whatWasRotatedSinceStays() async throws {
+    let events = DeploymentRunTests.Events()
+    let summary = try await rollBack(from: Fixtures.digest([]), to: "a", events: events) { client in
+      let value = ResolvedValue(name: "DB_PASSWORD", value: "new", isSecret: true, origin: .source(.host))
+      client.carried = Rotation(
+        key: "", values: [value], before: ["DB_PASSWORD": Secret("pw")], after: ["DB_PASSWORD": Secret("new")])
+      client.carried.note = "a note"
+    }
+    #expect(summary.exitStatus == 0, "\(summary)")
+    #expect(started(events) == ["preflight", "release", "env", "recreate", "health"])
+    let plans = events.all.withLock { $0.compactMap { if case .planned(let plan) = $0 { plan } else { nil } } }
+    #expect(plans[0].warnings == ["a note", "too short"])
+    var secrets: [String] = []
+    for case .secrets(let values) in events.all.withLock({ $0 }) { secrets += values.map { $0.reveal() } }
+    #expect(secrets.contains("new"))
+  }
+
+  /// A role that was annotated in the template only after the older release was made.
+  @Test(arguments: [true, false]) func aRoleThatTheOlderReleaseDoesNotKnowOf(isRecorded: Bool) async throws {
+    let events = DeploymentRunTests.Events(), host = ScriptedHost()
+    let summary = try await rollBack(
+      from: "b", to: "a", roles: [:], now: isRecorded ? ["DB_PASSWORD": "market"] : [:], events: events, host: host
+    ) { $0.carried.roles = isRecorded ? [:] : ["DB_PASSWORD": "market"] }
+    #expect(summary.exitStatus == 0, "\(summary)")
+    #expect(await host.parameters["role"]?.contains("verifier of pw") == true)
+  }
+
+  @Test func aDatabaseThatCannotBeGivenTheOlderPasswordIsToldBeforeAnythingChanges() async throws {
+    let host = ScriptedHost(), events = DeploymentRunTests.Events()
+    await host.set { $0.failing = ["role-probe": 1] }
+    let summary = try await rollBack(from: "b", to: "a", events: events, host: host)
+    #expect(summary.exitStatus == 1 && summary.outcome == .unchanged, "\(summary)")
+  }
+
+  /// A role has another password than the older release's, and no rotation is known that did it: it gets that one, the plan says so.
   @Test(arguments: [["DB_PASSWORD": "market"], nil] as [[String: String]?])
   func goingBackAcrossARotation(roles: [String: String]?) async throws {
     let events = DeploymentRunTests.Events(), host = ScriptedHost()
     let summary = try await rollBack(from: "b", to: "a", roles: roles, events: events, host: host)
     #expect(summary.exitStatus == 0, "\(summary)")
-    #expect(started(events) == ["preflight", "release", "env", "role", "recreate", "health"])
+    #expect(started(events) == ["preflight", "release", "env", "role-probe", "role", "recreate", "health"])
     #expect(await host.parameters["role"]?.contains("verifier of pw") == true)
     let plans = events.all.withLock { $0.compactMap { if case .planned(let plan) = $0 { plan } else { nil } } }
     #expect(plans[0].steps.flatMap(\.changes).first { $0.subject == "database role market" }?.detail == ["v0.9.0"])

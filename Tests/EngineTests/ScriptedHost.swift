@@ -306,6 +306,8 @@ struct ScriptedClient: DeploymentClient {
   /// Milliseconds since 1970.
   var time: Int64 = 0
   var rotationFault: OrchestrateError?
+  /// Rollback: what was rotated since.
+  var carried = Rotation(key: "", values: [], before: [:], after: [:])
   /// Why the playbooks of releases can't be read.
   var playbookFault: OrchestrateError?
   /// Happens when a question is asked, before the answer.
@@ -332,6 +334,7 @@ struct ScriptedClient: DeploymentClient {
       values: [ResolvedValue(name: key, value: "new", isSecret: true, origin: .source(.generated))],
       before: [key: Secret("old")], after: [key: Secret("new")])
   }
+  func carriedOver(from current: Release, host: String?, to target: Release, env: String?) throws -> Rotation { carried }
   func verifier(of password: Secret) -> Secret? {
     password.reveal() == "ü" ? nil : Secret("verifier of \(password.reveal())")
   }

@@ -126,6 +126,48 @@ private func rotated(_ context: StepContext) -> (context: StepContext, rotated: 
     #expect(payload.files[1].bytes == Array("API_KEY=k2\n".utf8) && payload.files[2].bytes == Array("k2".utf8))
   }
 
+  /// The database keeps its file, so that the others' has a name that no compose file knows: it follows each further rotation all the same.
+  @Test func aValueInAFileThatTheDatabaseMountsTooIsRotatedTwice() throws {
+    func path(_ number: Int) -> String { "/opt/shop/secrets/API_KEY.\(number)" }
+    func mounted(_ number: Int) -> String {
+      let end = #""POSTGRES_PASSWORD":"old-password"}"#
+      return composed("old-password", path(number)).replacing(
+        end, with: end + #","secrets":[{"source":"api","target":"/run/secrets/api"}]"#)
+    }
+    func file(_ config: ComposeConfig, _ service: String) -> String? {
+      let source = config.service(service)?[path: ["secrets", "0", "source"]]?.stringValue
+      return source.flatMap { config.root["secrets"]?[$0]?["file"]?.stringValue }
+    }
+    var before = try context(changing: ["API_KEY_FILE": (path(1), path(2))], raw: mounted(2), running: mounted(1))
+    for number in 2...4 {
+      before.env = before.env!.map { $0.name == "API_KEY" ? value("API_KEY", "k\(number)", path: path(number)) : $0 }
+      before.config = ComposeConfig(try json(mounted(number)))
+      before.rotation = Rotation(
+        key: "API_KEY", values: before.env!, before: ["API_KEY_FILE": Secret(path(number - 1))],
+        after: ["API_KEY_FILE": Secret(path(number))])
+      let (context, found) = rotated(before)
+      #expect(found.problems == [] && found.services == [])
+      let new = try #require(effectiveConfig(context)).config
+      #expect(file(new, "bot") == path(number) && file(new, "postgres") == path(1))
+      #expect(RecreateStep().plan(context).map(\.subject) == ["service bot"])
+      before.currentConfig = new
+    }
+  }
+
+  /// Nobody would get the new password: refused, unless the role is the one that the database's image makes, which may be nobody's.
+  @Test func aRoleWhosePasswordNoServiceHas() throws {
+    let url = #""URL":"pg://shop:"#
+    func unused(_ password: String) -> String {
+      composed(password, cache: "x").replacing(url + password + #"@db/shop""#, with: #""URL":"x""#)
+    }
+    let own = rotated(try context(raw: unused("new-$$password"), running: unused("old-password"))).rotated
+    #expect(own.problems == [] && own.warnings.count == 1)
+    #expect(own.warnings.first?.contains("whatever else logs in as shop") == true)
+    var other = try context(changing: ["WRITER": ("writer-old-one", "writer-new-one")], raw: composed("old-password"))
+    other.roleChanges = [RoleChange(role: "writer", name: "WRITER", verifier: Secret("v"))]
+    #expect(rotated(other).rotated.problems.first?.contains("no service that runs has it") == true)
+  }
+
   @Test func whatOnlyTheDatabaseUsesIsToldNotDone() throws {
     let text = #""POSTGRES_USER":"shop""#
     let only = try context(
@@ -168,6 +210,85 @@ private func rotated(_ context: StepContext) -> (context: StepContext, rotated: 
     #expect(try ReleaseStep().payload(context).parameters.first?.value == "6")
   }
 
+  // MARK: Going back
+
+  /// After a rotation, to the release that it made another of.
+  private func goingBack(_ changing: [String: (String, String)], raw: String, running: String, _ values: [ResolvedValue])
+    throws -> (context: StepContext, warnings: [String])
+  {
+    var rotating = try context(changing: changing, raw: raw, running: running)
+    rotating.env = values
+    rotating.rotation?.values = values
+    let (context, _) = rotated(rotating)
+    let effective = try #require(effectiveConfig(context))
+    var back = context
+    (back.rotation, back.config, back.env, back.roleChanges, back.options) = (nil, nil, nil, [], DeployOptions())
+    (back.target, back.targetConfig) = (context.current, context.currentConfig)
+    back.current = SealStep(playbook: Playbook(name: "rotate", steps: [])).release(context, effective)
+    back.currentConfig = effective.config
+    back.number = 8
+    back.carriedOver = context.rotation
+    let carried = carriedConfig(back)
+    back.targetConfig = carried.config
+    return (back, carried.warnings)
+  }
+
+  /// What was replaced is given up for good: the older release gets the present value, whatever its own env and configuration say.
+  @Test func aRollbackKeepsWhatWasRotated() throws {
+    let values = [
+      value("DB_PASSWORD", "new-$password"), value("LEVEL", "1"), value("API_KEY", "k", path: "/opt/shop/secrets/API_KEY.1"),
+    ]
+    let (back, warnings) = try goingBack(
+      ["DB_PASSWORD": ("old-password", "new-$password")], raw: composed("new-$$password"),
+      running: composed("old-password"), values)
+    #expect(warnings == [])
+    let config = try #require(effectiveConfig(back)).config, running = try #require(back.currentConfig)
+    // It stands only in the compose file's own text.
+    #expect(config.service("bot")?["environment"]?["URL"]?.stringValue == "pg://shop:new-$$password@db/shop")
+    #expect(config.service("redis") == running.service("redis"))
+    #expect(config.service("postgres") == running.service("postgres"))
+    #expect(!config.service("bot")!.text().contains("old-password"))
+    let payload = try ReleaseStep().payload(back)
+    #expect(payload.files.map(\.path) == ["env", "secrets", "effective.json", "images.yml", "release.json"])
+    #expect(
+      String(decoding: payload.files[0].bytes, as: UTF8.self)
+        == "DB_PASSWORD='new-$password'\nLEVEL=1\nAPI_KEY_FILE=/opt/shop/secrets/API_KEY.1\n")
+    #expect(Set(payload.secrets) == ["effective.json", "env", "secrets"])
+    let release = try Release(json: String(decoding: payload.files[4].bytes, as: UTF8.self), host: "h")
+    #expect(release.number == 8 && release.copyOf == 6 && release.roles == ["DB_PASSWORD": "shop"])
+    #expect(release.env["DB_PASSWORD"] == testHash(Array("new-$password".utf8)))
+    // A vault that is behind is still told so.
+    #expect(release.replaced == ["DB_PASSWORD": [testHash(Array("old-password".utf8))]])
+    let change = try ReleaseStep().plan(back).first { $0.subject == "env DB_PASSWORD" }
+    #expect(change?.detail == ["  DB_PASSWORD was rotated since v1 ran: the present value stays"])
+  }
+
+  @Test func aRollbackMountsThePresentFile() throws {
+    let path = "/opt/shop/secrets/API_KEY.2"
+    let values = [value("DB_PASSWORD", "old-password"), value("LEVEL", "1"), value("API_KEY", "k2", path: path)]
+    let (back, warnings) = try goingBack(
+      ["API_KEY_FILE": ("/opt/shop/secrets/API_KEY.1", path)], raw: composed("old-password", path),
+      running: composed("old-password"), values)
+    #expect(warnings == [])
+    let config = try #require(effectiveConfig(back)).config
+    #expect(config.root["secrets"]?["api"]?["file"]?.stringValue == path)
+    #expect(config.service("bot") == back.currentConfig?.service("bot"))
+    let payload = try ReleaseStep().payload(back)
+    #expect(payload.files.prefix(3).map(\.path) == ["env", "secrets", "files/API_KEY.2"])
+    #expect(payload.secrets.contains("files/API_KEY.2"))
+  }
+
+  /// A short value is replaced where its name stands beside it; elsewhere nobody can tell.
+  @Test(arguments: [("LEVEL", 0), ("MODE", 2)]) func aShortValue(name: String, warned: Int) throws {
+    func text(_ value: String) -> String {
+      composed("old-password").replacing(#""MODE":"1""#, with: "\"\(name)\":\"\(value)\"")
+    }
+    let values = [value("DB_PASSWORD", "old-password"), value("LEVEL", "2")]
+    let (back, warnings) = try goingBack(["LEVEL": ("1", "2")], raw: text("2"), running: text("1"), values)
+    #expect(warnings.count == warned)
+    #expect(back.targetConfig?.service("bot")?["environment"]?[name]?.stringValue == (warned == 0 ? "2" : "1"))
+  }
+
   @Test(arguments: [
     (#""POSTGRES_PASSWORD":"old-password""#, ["DB_PASSWORD": "shop"]),
     (#""POSTGRES_PASSWORD":"x-old-password""#, [:]),
@@ -200,6 +321,11 @@ private func rotated(_ context: StepContext) -> (context: StepContext, rotated: 
     deploy.current?.env["WRITER"] = testHash(Array("a".utf8))
     deploy.current?.roles = ["WRITER": "writer"]
     deploy.templateRoles = ["WRITER": "writer"]
+    #expect(staleValues(deploy).count == 1)
+    // The annotation came with the new value, or went with it.
+    deploy.current?.roles = [:]
+    #expect(staleValues(deploy).count == 1)
+    (deploy.current?.roles, deploy.templateRoles) = (["WRITER": "writer"], [:])
     #expect(staleValues(deploy).count == 1)
   }
 

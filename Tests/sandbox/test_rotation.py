@@ -167,11 +167,13 @@ def test_power_is_lost_after_the_role_was_changed(running):
 
 
 def test_going_back_across_rotations(running):
-    """v1.0.0 has the first password: the role gets it again, and the plan says what to do."""
-    assert env(running, "DB_PASSWORD") != PASSWORDS[0]
+    """v1.0.0 had the first password, which was given up: it runs with the present one, and the role stays as it is."""
+    now, verifier = env(running, "DB_PASSWORD"), running.sql("select rolpassword from pg_authid where rolname = 'market'")
+    assert now != PASSWORDS[0]
     result = running.run("rollback", "prod", "--yes").expect(0)
-    assert "orchestrate secrets rotate prod DB_PASSWORD" in result.text and "database role market" in result.text
-    assert running.current() == "v1.0.0" and env(running, "DB_PASSWORD") == PASSWORDS[0]
+    assert "DB_PASSWORD was rotated since v1.0.0 ran" in result.text and "database role" not in result.text
+    assert running.current() == "v1.0.0" and env(running, "DB_PASSWORD") == now
+    assert running.sql("select rolpassword from pg_authid where rolname = 'market'") == verifier
     agrees(running)
     rotate(running)
     assert running.current() == "v1.0.0"
@@ -181,7 +183,7 @@ def test_going_back_across_rotations(running):
 
 
 def test_a_rollback_that_is_undone(running):
-    """Nor does a rollback that fails leave the role with the older password."""
+    """A rollback that fails leaves role and bot with the present password."""
     running.deploy("v1.4.0").expect(0)
     rotate(running)
     agrees(running)
@@ -242,6 +244,10 @@ def test_another_secret_of_two_services(running):
 def test_no_password_is_anywhere_else(running, tmp_path):
     """Even where the server logs every statement."""
     running.sql("alter system set log_statement = 'all'")
+    running.sql("alter system set log_transaction_sample_rate = 1")
+    running.sql("alter system set log_min_duration_sample = 0")
+    running.sql("alter system set log_statement_sample_rate = 1")
+    running.sql("alter system set debug_print_parse = on")
     running.sql("select pg_reload_conf()")
     tracer = Tracer(running, tmp_path / "host", "systemd", "sshd")
     try:

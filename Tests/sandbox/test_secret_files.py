@@ -89,6 +89,17 @@ def test_a_rotation_gives_the_bot_another_file(running):
     running.assert_answers("v1.4.0")
 
 
+def test_a_second_rotation_reaches_the_bot_too(running):
+    """By now the bot's file has a name of its own, beside the one that the database keeps."""
+    before, database, old = seen(running, "bot"), running.identity("postgres"), seen(running, "postgres")
+    assert before != old
+    running.run("secrets", "rotate", "prod", "DB_PASSWORD", "--yes").expect(0)
+    new = seen(running, "bot")
+    assert new not in (before, old) and running.host(f"cat {path(running)}") == new
+    assert running.identity("postgres") == database and seen(running, "postgres") == old
+    running.assert_answers("v1.4.0")
+
+
 def test_a_failed_rotation_leaves_no_file(running):
     before = running.host(f"ls /opt/{APP}/secrets")
     client = running.start("secrets", "rotate", "prod", "DB_PASSWORD", "--yes")
@@ -107,8 +118,11 @@ def test_what_is_in_files_is_masked(running):
     assert password not in text
 
 
-def test_going_back_takes_the_older_file(running):
-    old = seen(running, "postgres")
-    running.run("rollback", "prod", "v1.0.0", "--yes").expect(0)
-    assert seen(running, "bot") == old
+def test_going_back_keeps_the_present_file(running):
+    """What was rotated since v1.0.0 ran was given up; the role takes the present one alone."""
+    now, place, old = seen(running, "bot"), path(running), seen(running, "postgres")
+    result = running.run("rollback", "prod", "v1.0.0", "--yes").expect(0)
+    assert "DB_PASSWORD was rotated since v1.0.0 ran" in result.text and now not in result.text
+    assert seen(running, "bot") == now != old and path(running) == place and seen(running, "postgres") == old
+    assert running.host(f"cat /opt/{APP}/current/.secrets") == f"DB_PASSWORD={now}"
     running.assert_answers("v1.0.0")

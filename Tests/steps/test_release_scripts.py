@@ -100,6 +100,35 @@ class TestRelease:
         assert json.loads(local.read(f"{step.deployment.release}/release.json"))["copyOf"] == 1
         assert json.loads(local.read(f"{project.opt}/releases/1/release.json"))["number"] == 1
 
+    def test_rollback_with_values_that_were_rotated_since(self, local):
+        """Its env file is written anew; values in files lie there already, or are made, and go with the undo."""
+        project = Project(local)
+        one = image("bot", "1")
+        local.images.write_text(f"{one['tag']} {one['id']}\n")
+        make_release(project, 1, images={"bot": one})
+        local.write(f"{project.opt}/releases/1/.env", "A=old\n")
+        local.write(f"{project.opt}/releases/1/.secrets", "K=old\nL=old\n")
+        make_release(project, 2, previous=1)
+        local.write(f"{project.opt}/secrets/K.2", "present", 0o444)
+        local.run(f"chmod 700 {quote(project.opt)}/secrets")
+        before = project.tree()
+        files = {"release.json": release_json(3, 0, copyOf=1), "env": "A=new\n", "secrets": "K=present\nL=new\n", "files/K.2": "other", "files/L.3": "new"}
+        step = project.deployment(3).step("release", {"COPY_OF": "1", "COMPOSE_DIR": ""}, files)
+        step.apply()
+        step.apply()
+        release = step.deployment.release
+        assert local.read(f"{release}/.env") == "A=new\n" and local.read(f"{release}/.secrets") == "K=present\nL=new\n"
+        assert local.read(f"{project.opt}/secrets/K.2") == "present" and local.read(f"{project.opt}/secrets/L.3") == "new"
+        assert local.sh(f"stat -c %a {quote(release)}/.env {quote(release)}/.secrets {quote(project.opt)}/secrets/L.3").split() == ["600", "600", "444"]
+        assert local.read(f"{project.opt}/releases/1/.env") == "A=old\n"
+        step.undo()
+        step.undo()
+        assert project.tree() == before
+        # What it goes back to had values in files, and the present ones aren't: none is left.
+        step = project.deployment(4).step("release", {"COPY_OF": "1", "COMPOSE_DIR": ""}, {"release.json": release_json(4), "env": "A=new\n"})
+        step.apply()
+        assert not local.exists(f"{step.deployment.release}/.secrets")
+
     def test_rollback_to_pruned_images_says_so_before_anything(self, local):
         project = Project(local)
         make_release(project, 1, images={"bot": image("bot", "1")})

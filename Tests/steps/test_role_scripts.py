@@ -39,6 +39,11 @@ done
 read -r statement
 tab=$(printf '\t')
 case $statement in
+  *pg_terminate_backend*)
+    left=$(cat "$HOME/sessions" 2>/dev/null || echo 0)
+    printf '%s\n' "$left"
+    if [ "$left" != 0 ]; then echo $((left - 1)) >"$HOME/sessions"; fi
+    ;;
   select*) while IFS=$tab read -r name verifier; do [ "$name" != "$role" ] || printf '%s\n' "$verifier"; done <"$HOME/roles" ;;
   'alter role :"role" password '*)
     [ ! -e "$HOME/alter-fails" ] || exit 3
@@ -105,6 +110,7 @@ class TestRole:
         assert len(calls) == 2
         for call in calls:
             assert "log_statement=none" in call and "log_min_error_statement=panic" in call
+            assert "pg_stat_statements.track_utility" in call and "log_transaction_sample_rate" in call
             # The container's own may be an older one: nothing depends on it.
             assert call.endswith("|none") and " -w " in f" {call} " and "canary" not in call
 
@@ -149,6 +155,25 @@ class TestRole:
         step.undo()
         assert now(project) == f"market\t{OLD}\n"
         assert "start c0ffee" in project.machine.read(f"{project.machine.base}/calls")
+
+    def test_the_undo_ends_what_was_left_under_way_first(self, project):
+        """A psql in the container outlives the step: what it would still commit comes before what the undo writes."""
+        machine = project.machine
+        step = role_step(project)
+        step.apply()
+        machine.write(f"{machine.base}/sessions", "2\n")
+        machine.write(f"{machine.base}/psql-calls", "")
+        step.undo()
+        assert now(project) == f"market\t{OLD}\n" and machine.read(f"{machine.base}/sessions") == "0\n"
+        assert len(machine.read(f"{machine.base}/psql-calls").splitlines()) == 4
+
+    def test_where_the_container_points_its_own_clients_means_nothing(self, project):
+        machine = project.machine
+        machine.write(f"{machine.base}/tools/docker", DOCKER.replace("export POSTGRES_USER", "export PGHOST=elsewhere PGSERVICE=other POSTGRES_USER"))
+        machine.write(f"{machine.base}/tools/psql", PSQL.replace("${PGPASSWORD-none}", "${PGPASSWORD-none}${PGHOST-}${PGSERVICE-}"))
+        machine.run(f"chmod 755 {quote(machine.base)}/tools/*")
+        role_step(project).apply()
+        assert [call.rsplit("|", 1)[1] for call in machine.read(f"{machine.base}/psql-calls").splitlines()] == ["none", "none"]
 
     def test_an_undo_that_cannot_fails_and_works_later(self, project):
         step = role_step(project)

@@ -23,6 +23,30 @@ image_values() {
   cat "$@" 2>/dev/null | sed -n "s/^    $_name: \"\\(.*\\)\"\$/\\1/p" | sort -u
 }
 
+# make_secret_files: the values that containers get as files, from ./files of the step. They may read them, whoever they run as: a bind mount leads to the
+# file itself, past the directory, which is closed to everybody else. A file is never written again: a value that changes has a name of its own. What was
+# made stands in ./made.
+make_secret_files() {
+  [ -d files ] || return 0
+  secrets_directory=$ORCH_OPT/secrets
+  [ -d "$secrets_directory" ] || mkdir -m 0700 "$secrets_directory"
+  for secret_file in files/*; do
+    secret_name=${secret_file#files/}
+    [ ! -f "$secrets_directory/$secret_name" ] || continue
+    printf '%s\n' "$secret_name" >>made
+    sync made
+    (umask 0333 && write_atomically "$secrets_directory/$secret_name" <"$secret_file")
+  done
+}
+
+# remove_secret_files: those that ./made lists.
+remove_secret_files() {
+  [ -f made ] || return 0
+  while read -r secret_name; do
+    [ -z "$secret_name" ] || rm -f "$ORCH_OPT/secrets/$secret_name" "$ORCH_OPT/secrets/$secret_name".new.*
+  done <made
+}
+
 # A directory that never reaches a disk.
 memory_directory() {
   for _directory in "/run/user/$(id -u)" /dev/shm; do

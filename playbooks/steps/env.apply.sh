@@ -3,6 +3,8 @@
 set -eu
 # shellcheck source=playbooks/host/lib.sh
 . "$ORCH_BUNDLE/lib.sh"
+# shellcheck source=playbooks/host/releases.sh
+. "$ORCH_BUNDLE/releases.sh"
 COMPOSE_DIR='' COMPOSE_FILE=compose.yml
 # shellcheck source=/dev/null
 . "$ORCH_STEP/params"
@@ -41,19 +43,7 @@ if [ -f rotated ] && [ -f "$ORCH_STATE/generated.env" ] && [ "$ORCH_N" != 0 ]; t
   ' rotated generated.before
 fi
 
-# Values that containers get as files. They may read them, whoever they run as: a bind mount leads to the file itself, past the directory, which is
-# closed to everybody else. A file is never written again: a value that changes has a name of its own.
-if [ -d files ] && [ "$ORCH_N" != 0 ]; then
-  directory=$ORCH_OPT/secrets
-  [ -d "$directory" ] || mkdir -m 0700 "$directory"
-  for file in files/*; do
-    name=${file#files/}
-    [ ! -f "$directory/$name" ] || continue
-    printf '%s\n' "$name" >>made
-    sync made
-    (umask 0333 && write_atomically "$directory/$name" <"$file")
-  done
-fi
+if [ "$ORCH_N" != 0 ]; then make_secret_files; fi
 
 set -- --project-directory "$ORCH_RELEASE/project${COMPOSE_DIR:+/$COMPOSE_DIR}"
 if [ -f env ]; then

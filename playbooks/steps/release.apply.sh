@@ -37,6 +37,13 @@ if [ -n "$COPY_OF" ]; then
   for name in effective.json images.yml release.json; do
     if [ -f "$name" ]; then cp "$name" "$new/$name"; fi
   done
+  # A rollback across a rotation: the older release's env with the present values.
+  if [ -f env ]; then
+    make_secret_files
+    cp env "$new/.env"
+    rm -f "$new/.secrets"
+    if [ -f secrets ]; then cp secrets "$new/.secrets"; fi
+  fi
 else
   cp compose.yml playbook.yml "$new/"
   mkdir -m 0755 "$new/project"

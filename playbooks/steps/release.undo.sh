@@ -11,4 +11,6 @@ rm -rf "$ORCH_RELEASE.new"
 if [ "$(current_number)" = "$ORCH_N" ]; then
   die "Release $ORCH_N is the current one: it stays."
 fi
-rm -rf "$ORCH_RELEASE"
+remove_secret_files
+rm -rf "$ORCH_RELEASE" files
+rm -f env secrets
