@@ -99,7 +99,8 @@ struct DeploymentCommand: Sendable {
       case .ask: Task { await run.askToStop(reason: reason(of: kind)) }
       case .abort: Task { await run.interrupt(reason: reason(of: kind)) }
       case .leave:
-        let vault = rotation?.forVault == nil ? "" : "; the vault is not written: should it be committed, rotate once more"
+        let vault =
+          rotation?.forVault == nil ? "" : "; the vault is not written: should it be committed, rotate once more"
         leaveNow(screen, "left at once; the host undoes or finishes by itself: orchestrate attach \(name)\(vault)")
       case .nothing: break
       }

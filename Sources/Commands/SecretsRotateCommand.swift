@@ -1,6 +1,7 @@
 internal import ArgumentParser
 internal import Diagnostics
 internal import Engine
+internal import Inventory
 internal import Vault
 
 struct SecretsRotateCommand: AsyncParsableCommand {

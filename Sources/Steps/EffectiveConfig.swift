@@ -335,18 +335,6 @@ private struct EffectiveConfigBuilder {
     if !entries.isEmpty { root[section] = .object(entries) }
   }
 
-  private func renaming(_ service: JSONValue, section: String, from key: String, to alias: String) -> JSONValue {
-    guard case .object(var members) = service, let items = members[section]?.arrayValue else { return service }
-    members[section] = .array(
-      items.map { item in
-        guard case .object(var reference) = item, reference["source"]?.stringValue == key else { return item }
-        reference["source"] = .string(alias)
-        if reference["target"] == nil { reference["target"] = .string(section == "secrets" ? key : "/\(key)") }
-        return .object(reference)
-      })
-    return .object(members)
-  }
-
   private func dropDanglingDependencies(_ services: inout JSONObject) {
     for (name, service) in services.members {
       guard case .object(var members) = service, var dependencies = members["depends_on"]?.objectValue else { continue }
@@ -355,6 +343,19 @@ private struct EffectiveConfigBuilder {
       services[name] = .object(members)
     }
   }
+}
+
+/// The service with another name for a secret or a config that it mounts, where it was.
+func renaming(_ service: JSONValue, section: String, from key: String, to alias: String) -> JSONValue {
+  guard case .object(var members) = service, let items = members[section]?.arrayValue else { return service }
+  members[section] = .array(
+    items.map { item in
+      guard case .object(var reference) = item, reference["source"]?.stringValue == key else { return item }
+      reference["source"] = .string(alias)
+      if reference["target"] == nil { reference["target"] = .string(section == "secrets" ? key : "/\(key)") }
+      return .object(reference)
+    })
+  return .object(members)
 }
 
 extension String {

@@ -102,7 +102,9 @@ func staleValues(_ context: StepContext) -> [String] {
     .merging(context.templateRoles) { $1 }
   var before = roleHashes(of: current, context)
   // A role that is annotated only now had its password by that name before.
-  for (name, role) in roles.sorted(by: { $0.key < $1.key }) where before[role] == nil { before[role] = current.env[name] }
+  for (name, role) in roles.sorted(by: { $0.key < $1.key }) where before[role] == nil {
+    before[role] = current.env[name]
+  }
   for value in env where !told.contains(value.name) {
     guard let role = roles[value.name], let old = before[role], old != context.sha256(Array(value.value.utf8)) else {
       continue

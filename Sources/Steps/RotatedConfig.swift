@@ -35,6 +35,7 @@ public func rotatedConfig(_ context: StepContext) -> RotatedConfig {
     changed.insert(name)
     services[name] = rotated
   }
+  for place in files { giveOwnName(to: place, of: new, &root, &services) }
   root["services"] = .object(services)
   result.config = ComposeConfig(.object(root))
   result.services = changed.subtracting(app)
@@ -55,17 +56,39 @@ public func carriedConfig(_ context: StepContext) -> RotatedConfig {
   for section in ["secrets", "configs"] where root[section] != nil {
     root[section] = rotator.rotated(root[section]!, at: [section])
   }
-  let staying = keptServices(context)
+  let staying = keptServices(context), files = rotator.places
   var services = root["services"]?.objectValue ?? [:]
   for (name, service) in services.members where !staying.contains(name) {
     services[name] = rotator.rotated(service, at: ["services", name])
   }
+  for place in files { giveOwnName(to: place, of: nil, &root, &services) }
   root["services"] = .object(services)
   result.config = ComposeConfig(.object(root))
   result.warnings = rotator.lost.sorted().map {
     "\($0) may go back with an older value of \(carried.changed.sorted().joined(separator: ", ")), which is too short to be told from other text"
   }
   return result
+}
+
+/// A file that has a name of its own beside one that the database keeps (`EffectiveConfig`) gets the compose file's name again: where it is kept further on,
+/// it is given one again, the same that a deploy would give it.
+/// - Parameters:
+///   - place: like `secrets`, its name, `file`.
+///   - composed: what the compose file says, if that is known.
+private func giveOwnName(
+  to place: [String], of composed: ComposeConfig?, _ root: inout JSONObject, _ services: inout JSONObject
+) {
+  guard place.count == 3, var entries = root[place[0]]?.objectValue else { return }
+  let alias = place[1], key = String(alias.dropLast(9))
+  guard alias.dropFirst(key.count).first == "-", alias.suffix(8).allSatisfy(\.isHexDigit), entries[key] != nil,
+    composed?.root[place[0]]?[alias] == nil
+  else { return }
+  entries[key] = entries[alias]
+  entries[alias] = nil
+  root[place[0]] = .object(entries)
+  for (name, service) in services.members where uses(service, place) {
+    services[name] = renaming(service, section: place[0], from: alias, to: key)
+  }
 }
 
 /// What the database's container goes on with: its first password stands there for ever, and means nothing any more.
@@ -100,12 +123,14 @@ private func judgeUnused(_ change: RoleChange, _ result: inout RotatedConfig, _ 
   let own = context.config.map { databaseRoles($0, context.inventory, context.env ?? []) } ?? [:]
   if own[change.name] != nil {
     result.warnings.append(
-      "no service but the database's own has \(change.name), and none is recreated: whatever else logs in as \(change.role) needs the new password")
+      "no service but the database's own has \(change.name), and none is recreated: whatever else logs in as \(change.role) needs the new password"
+    )
   } else {
     result.problems.append(
       "\(change.name) is the password of the database role \(change.role), and no service that runs has it: the role would change, and nobody would know. "
         + "Give it to the service that logs in, in the compose file, and deploy that first "
-        + "(--include SERVICE for one outside services.app); or take @role out of the template, deploy, and change the role by hand")
+        + "(--include SERVICE for one outside services.app); or take @role out of the template, deploy, and change the role by hand"
+    )
   }
 }
 
@@ -191,7 +216,9 @@ private struct Rotator {
   }
 
   private static let unmistakable = 8
-  private static let interpolated: Set<String> = ["environment", "command", "entrypoint", "healthcheck", "labels", "content"]
+  private static let interpolated: Set<String> = [
+    "environment", "command", "entrypoint", "healthcheck", "labels", "content",
+  ]
 
   /// An empty or short value counts only where it is all there is.
   private func holds(_ text: String, _ value: String) -> Bool {

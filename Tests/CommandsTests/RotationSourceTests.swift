@@ -145,7 +145,8 @@ import Testing
       ("URL", nil, "made from DB_PASSWORD [orchestrate secrets rotate prod DB_PASSWORD]"),
       ("DB_PASWORD", nil, "did you mean DB_PASSWORD?"),
       ("TOKEN", nil, "give the new one: orchestrate secrets rotate prod TOKEN --stdin"),
-      ("TOKEN", "123:abc", "has this value already"), ("TOKEN", "123:abc", "[]"), ("PORT", "http", "expected a port"), ("PORT", nil, "--stdin"),
+      ("TOKEN", "123:abc", "has this value already"), ("TOKEN", "123:abc", "[]"), ("PORT", "http", "expected a port"),
+      ("PORT", nil, "--stdin"),
       ("MODE", nil, "--stdin"),
       ("OUTSIDE", "x", "has no OUTSIDE"), ("REGISTRY_PASSWORD", nil, "the registry's password"),
     ] as [(String, String?, String)])

@@ -121,7 +121,8 @@ import Testing
       $0.files["/opt/market-bot/releases/5/.env"] = "DB_PASSWORD='\(password)'\n"
     }
     return try await run(
-      host, .rollback(to: nil), events: events, current: release(6, "v1.0.0", previous: 5, hash: now, roles: nowRoles), change: change)
+      host, .rollback(to: nil), events: events, current: release(6, "v1.0.0", previous: 5, hash: now, roles: nowRoles),
+      change: change)
   }
 
   /// What was rotated since stays as it is: no role changes, and the plan says what should be known.

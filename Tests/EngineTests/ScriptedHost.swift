@@ -334,7 +334,9 @@ struct ScriptedClient: DeploymentClient {
       values: [ResolvedValue(name: key, value: "new", isSecret: true, origin: .source(.generated))],
       before: [key: Secret("old")], after: [key: Secret("new")])
   }
-  func carriedOver(from current: Release, host: String?, to target: Release, env: String?) throws -> Rotation { carried }
+  func carriedOver(from current: Release, host: String?, to target: Release, env: String?) throws -> Rotation {
+    carried
+  }
   func verifier(of password: Secret) -> Secret? {
     password.reveal() == "ü" ? nil : Secret("verifier of \(password.reveal())")
   }

@@ -151,6 +151,10 @@ private func rotated(_ context: StepContext) -> (context: StepContext, rotated: 
       #expect(file(new, "bot") == path(number) && file(new, "postgres") == path(1))
       #expect(RecreateStep().plan(context).map(\.subject) == ["service bot"])
       before.currentConfig = new
+      // A deploy of the same version makes the same of it.
+      var deploy = before
+      deploy.rotation = nil
+      #expect(effectiveConfig(deploy)?.config == new)
     }
   }
 
@@ -213,7 +217,9 @@ private func rotated(_ context: StepContext) -> (context: StepContext, rotated: 
   // MARK: Going back
 
   /// After a rotation, to the release that it made another of.
-  private func goingBack(_ changing: [String: (String, String)], raw: String, running: String, _ values: [ResolvedValue])
+  private func goingBack(
+    _ changing: [String: (String, String)], raw: String, running: String, _ values: [ResolvedValue]
+  )
     throws -> (context: StepContext, warnings: [String])
   {
     var rotating = try context(changing: changing, raw: raw, running: running)
@@ -236,7 +242,8 @@ private func rotated(_ context: StepContext) -> (context: StepContext, rotated: 
   /// What was replaced is given up for good: the older release gets the present value, whatever its own env and configuration say.
   @Test func aRollbackKeepsWhatWasRotated() throws {
     let values = [
-      value("DB_PASSWORD", "new-$password"), value("LEVEL", "1"), value("API_KEY", "k", path: "/opt/shop/secrets/API_KEY.1"),
+      value("DB_PASSWORD", "new-$password"), value("LEVEL", "1"),
+      value("API_KEY", "k", path: "/opt/shop/secrets/API_KEY.1"),
     ]
     let (back, warnings) = try goingBack(
       ["DB_PASSWORD": ("old-password", "new-$password")], raw: composed("new-$$password"),

@@ -98,6 +98,7 @@ def test_a_second_rotation_reaches_the_bot_too(running):
     assert new not in (before, old) and running.host(f"cat {path(running)}") == new
     assert running.identity("postgres") == database and seen(running, "postgres") == old
     running.assert_answers("v1.4.0")
+    assert "nothing to do" in running.deploy("v1.4.0").expect(0).text
 
 
 def test_a_failed_rotation_leaves_no_file(running):
