@@ -14,14 +14,6 @@ struct PresentValues {
     places = SecretPlaces(secrets.inventory)
   }
 
-  /// A name of an env file, with the values that are in files.
-  private struct Entry {
-    var name: String
-    var value: String
-    /// Of the file that holds it.
-    var path: String?
-  }
-
   /// - Parameters:
   ///   - older: the env file of the release that is gone back to, with the values that are in files.
   ///   - present: the running release's.
@@ -30,8 +22,8 @@ struct PresentValues {
     present: [(name: String, value: String)]
   ) -> Rotation {
     var result = Rotation(key: "", values: [], before: [:], after: [:])
-    let now = Dictionary(parsed(present).map { ($0.name, $0) }, uniquingKeysWith: { $1 })
-    let entries = parsed(older)
+    let now = Dictionary(places.entries(present).map { ($0.name, $0) }, uniquingKeysWith: { $1 })
+    let entries = places.entries(older)
     let replaced = entries.filter { entry in
       !entry.value.isEmpty && now[entry.name]?.value != entry.value
         && current.replaced?[entry.name]?.contains(SHA256.hex(Array(entry.value.utf8))) == true
@@ -60,7 +52,9 @@ struct PresentValues {
     return result
   }
 
-  private func append(_ entry: Entry, _ value: String, _ now: Entry?, _ result: inout Rotation) {
+  private func append(
+    _ entry: SecretPlaces.Entry, _ value: String, _ now: SecretPlaces.Entry?, _ result: inout Rotation
+  ) {
     var resolved = ResolvedValue(
       name: entry.name, value: value, isSecret: entry.path != nil || secrets.isSecret(entry.name),
       origin: .source(.host), type: value.contains("\n") ? .pem : .string, isFile: entry.path != nil, path: entry.path)
@@ -78,21 +72,5 @@ struct PresentValues {
 
   private func isMade(_ text: String, from other: String) -> Bool {
     other.count >= Self.unmistakable && other.count < text.count && text.contains(other)
-  }
-
-  private func parsed(_ variables: [(name: String, value: String)]) -> [Entry] {
-    let values = Dictionary(variables, uniquingKeysWith: { $1 })
-    var entries: [Entry] = []
-    for (variable, text) in variables {
-      // The line of a value in a file: its path is another one.
-      if let path = values[variable + EnvFile.pathSuffix], places.holds(path, variable) { continue }
-      let base = variable.hasSuffix(EnvFile.pathSuffix) ? String(variable.dropLast(EnvFile.pathSuffix.count)) : ""
-      if let value = values[base], places.holds(text, base) {
-        entries.append(Entry(name: base, value: value, path: text))
-      } else {
-        entries.append(Entry(name: variable, value: text))
-      }
-    }
-    return entries
   }
 }

@@ -23,6 +23,31 @@ struct SecretPlaces {
   /// Whether that is the path of a value in a file.
   func holds(_ path: String, _ name: String) -> Bool { path.hasPrefix("\(folder)/\(name).") }
 
+  /// A name of an env file with its value, wherever that is.
+  struct Entry {
+    var name: String
+    var value: String
+    /// Of the file that holds it.
+    var path: String?
+  }
+
+  /// - Parameter variables: of an env file, with the values that are in files.
+  func entries(_ variables: [(name: String, value: String)]) -> [Entry] {
+    let values = Dictionary(variables, uniquingKeysWith: { $1 })
+    var entries: [Entry] = []
+    for (variable, text) in variables {
+      // Its own line, which another file had: it comes with its path.
+      if let path = values[variable + EnvFile.pathSuffix], holds(path, variable) { continue }
+      let base = variable.hasSuffix(EnvFile.pathSuffix) ? String(variable.dropLast(EnvFile.pathSuffix.count)) : ""
+      if let value = values[base], holds(text, base) {
+        entries.append(Entry(name: base, value: value, path: text))
+      } else {
+        entries.append(Entry(name: variable, value: text))
+      }
+    }
+    return entries
+  }
+
   /// Never a hash of the value: the path stands in every container's configuration.
   func new(_ name: String) -> String {
     do { return "\(folder)/\(name).\(Hex.encode(try SecureRandom.bytes(8)))" } catch {
@@ -75,7 +100,7 @@ final class RotationSource: Sendable {
     request.values[.flags] = [:]
     let made = try template.values(changing: key, from: old, to: value, present: host, request: request)
     state.withLock { $0.isInVault = source == .vault }
-    var rotation = try rotation(of: key, made, value, present, host, all, secrets, template, inventory)
+    var rotation = try rotation(of: key, made, value, present, all, secrets, template, inventory)
     if value == inVault { rotation.note = "\(key) gets the value that the vault has already" }
     return rotation
   }
@@ -83,25 +108,20 @@ final class RotationSource: Sendable {
   /// The running release's values with the new ones in their places.
   private func rotation(
     of key: String, _ made: [ResolvedValue], _ value: String, _ present: [(name: String, value: String)],
-    _ host: [String: String], _ sources: [EnvSource: [String: String]], _ secrets: HostSecrets,
-    _ template: EnvTemplate, _ inventory: Inventory
+    _ sources: [EnvSource: [String: String]], _ secrets: HostSecrets, _ template: EnvTemplate, _ inventory: Inventory
   ) throws -> Rotation {
     let places = SecretPlaces(inventory)
     let new = Dictionary(made.map { ($0.name, $0) }, uniquingKeysWith: { $1 })
     var rotation = Rotation(key: key, values: [], before: [:], after: [:], roles: template.roles)
-    for (variable, text) in present {
-      let base = variable.hasSuffix(EnvFile.pathSuffix) ? String(variable.dropLast(EnvFile.pathSuffix.count)) : ""
-      let isFile = host[base] != nil && places.holds(text, base)
-      // Its own line, which another file had.
-      if let path = host[variable + EnvFile.pathSuffix], places.holds(path, variable) { continue }
-      let name = isFile ? base : variable, old = isFile ? host[base] ?? "" : text
-      let next = new[name]?.value ?? old
+    for entry in places.entries(present) {
+      let name = entry.name, isFile = entry.path != nil
+      let next = new[name]?.value ?? entry.value
       var resolved = ResolvedValue(
         name: name, value: next, isSecret: isFile || secrets.isSecret(name) || new[name]?.isSecret == true,
-        origin: .source(.host), type: next.contains("\n") ? .pem : .string, isFile: isFile, path: isFile ? text : nil)
-      if next != old {
+        origin: .source(.host), type: next.contains("\n") ? .pem : .string, isFile: isFile, path: entry.path)
+      if next != entry.value {
         if isFile { resolved.path = places.new(name) }
-        rotation.before[resolved.variable.name] = Secret(text)
+        rotation.before[resolved.variable.name] = Secret(entry.path ?? entry.value)
         rotation.after[resolved.variable.name] = Secret(resolved.variable.value)
         resolved.origin = new[name]?.origin ?? resolved.origin
       }

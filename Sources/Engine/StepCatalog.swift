@@ -11,8 +11,8 @@ public struct StepCatalog: Sendable {
   public var probe: @Sendable (StepSpec) -> (any StepKind)?
   /// Internal, before the plan of a rollback: asks the database where the schema is; nil: it stays there anyway.
   public var schemaProbe: @Sendable (StepSpec) -> (any StepKind)?
-  /// Internal, before the first container is replaced: gives database roles the passwords of the release that comes; in a rotation's plan, asks first
-  /// whether that can be done.
+  /// Internal, before the first container is replaced: gives database roles the passwords of the release that comes; before the plan,
+  /// asks whether that can be done.
   public var role: any StepKind
   public var roleProbe: any StepKind
   /// Which values are passwords of database roles, by name, as far as the compose file tells.

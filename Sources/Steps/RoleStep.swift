@@ -30,7 +30,7 @@ public struct RoleStep: StepKind {
   }
 }
 
-/// Internal: whether the roles are there and may be changed, before the plan of a rotation. Changes nothing.
+/// Internal: whether the roles are there and may be changed, before the plan. Changes nothing.
 public struct RoleProbeStep: StepKind {
   public init() {}
 

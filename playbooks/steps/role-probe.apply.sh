@@ -1,4 +1,4 @@
-# Before the plan of a rotation: can the roles be changed, without a password of the database's own? Changes nothing.
+# Before the plan of a rotation, or of a rollback that changes roles: can the roles be changed, without a password of the database's own? Changes nothing.
 # shellcheck shell=sh
 set -eu
 # shellcheck source=playbooks/host/lib.sh
