@@ -1,6 +1,8 @@
 import ArgumentParser
 import Crypto
+import Diagnostics
 import Engine
+import Foundation
 import Inventory
 import Testing
 
