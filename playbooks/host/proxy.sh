@@ -7,7 +7,8 @@ letsencrypt=/etc/letsencrypt
 hook=$letsencrypt/renewal-hooks/deploy/orchestrate
 renewal_settings=/etc/systemd/system/certbot.service.d/orchestrate.conf
 
-# PATH TARGET [FOR-NOW]: a symbolic link to TARGET. FOR-NOW: where it leads until lead_to says otherwise. Sets changed.
+# PATH TARGET [FOR-NOW]: a symbolic link to TARGET. FOR-NOW: where it leads until lead_to says otherwise. Sets changed. One that another site's step
+# has led to `temporary` beside it counts as right while FOR-NOW is needed.
 ensure_link() {
   changed=0
   _file=$1 _target=$2 _now=${3:-$2}
@@ -18,7 +19,8 @@ ensure_link() {
   case $1 in
     absent) _action=create ;;
     link)
-      if [ "$(cat "$ORCH_STEP/found")" = "$_target" ]; then
+      _leads=$(cat "$ORCH_STEP/found")
+      if [ "$_leads" = "$_target" ] || { [ "$_now" != "$_target" ] && [ "$_leads" = "${_file%/*}/temporary" ]; }; then
         # Right, but it leads nowhere yet: for nginx it has to lead somewhere.
         [ "$_now" = "$_target" ] || checking || {
           save_old "$_file" "$@"
@@ -64,6 +66,29 @@ certificate_times() {
   ends=$(date -d "$(printf '%s\n' "$_dates" | sed -n 's/^notAfter=//p')" +%s)
 }
 
+# DIRECTORY: does a certificate lie there, and its key, as a server needs them?
+has_pair() {
+  _public=$(openssl x509 -in "$1/fullchain.pem" -noout -pubkey 2>/dev/null) || return 1
+  [ "$_public" = "$(openssl pkey -in "$1/privkey.pem" -passin pass: -pubout 2>/dev/null)" ]
+}
+
+# Can certbot go on with what it has of DOMAIN? Its description is written at the very end of a first one: without it, or with an empty one, the
+# files are what a killed certbot has left, and it would call the next one DOMAIN-0001.
+has_lineage() {
+  for _part in cert chain fullchain privkey; do
+    grep -qs "^$_part = " "$letsencrypt/renewal/$DOMAIN.conf" || return 1
+    [ -L "$letsencrypt/live/$DOMAIN/$_part.pem" ] || return 1
+    [ -e "$letsencrypt/live/$DOMAIN/$_part.pem" ] || return 1
+  done
+  has_pair "$letsencrypt/live/$DOMAIN"
+}
+
+# PART (renewal, live, archive): where certbot keeps it of DOMAIN, in lineage_part.
+find_lineage_part() {
+  lineage_part=$letsencrypt/$1/$DOMAIN
+  [ "$1" != renewal ] || lineage_part=$lineage_part.conf
+}
+
 # SITE: the fingerprint of what visitors are given; nothing if nobody answers.
 served_fingerprint() {
   timeout 5 openssl s_client -connect 127.0.0.1:443 -servername "$1" </dev/null 2>/dev/null |
@@ -107,6 +132,13 @@ check_ports() {
   [ -z "$_found" ] || die "Something else listens on a port of the web already: $_found. Nothing was changed."
 }
 
+# Keys that were given and that no site uses any more. First of all changes: the client knows by its place which of the kept files is secret.
+forget_given() {
+  _names=$(former_sites)
+  [ "$CERTIFICATE" = given ] || _names="$_names $DOMAIN"
+  for _name in $_names; do ensure_absent "$proxy_settings/$_name/given/privkey.pem" secret; done
+}
+
 # What every site has beside its server.
 site_directories() {
   for _directory in /etc/orchestrate "$proxy_settings" "$proxy_settings/$DOMAIN" "$proxy_home" "$proxy_home/sites" "$proxy_home/flags" "$proxy_home/acme"; do
@@ -147,14 +179,22 @@ former_sites() {
   done
 }
 
-# DIRECTORY: a certificate for a week that nobody trusts.
+# DIRECTORY [SITE]: a certificate for a week that nobody trusts. queries/certificates.query.sh knows it by its name.
 self_signed() {
   mkdir -p "$1"
-  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 7 -subj /CN=orchestrate -addext "subjectAltName=DNS:$DOMAIN" \
+  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 7 -subj '/CN=orchestrate temporary' -addext "subjectAltName=DNS:${2:-$DOMAIN}" \
     -keyout "$1/privkey.pem" -out "$1/fullchain.pem" 2>"$ORCH_STEP/openssl.log" || {
     cat "$ORCH_STEP/openssl.log" >&2
     die 'openssl makes no certificate (above).'
   }
+}
+
+# These lie where everybody may read them, and a plan shows their lines: looked at before anything else, also where there is no openssl yet.
+refuse_keys() {
+  for _file in certificate.pem acme-ca.pem; do
+    ! grep -qs 'PRIVATE KEY-----' "$_file" ||
+      die "A private key lies in the file of $DOMAIN's certificates ($_file), which everybody may read on the host: give the key by itself. Nothing was changed."
+  done
 }
 
 # The given one is looked at before anything is changed.

@@ -10,7 +10,8 @@ set -eu
 
 restore_files
 restore_units
-if have fail2ban-client; then
+# A step that has changed nothing leaves it alone: a restart forgets who is about to be kept out.
+if have fail2ban-client && { remembered jail || [ -e saved ]; }; then
   unit_state fail2ban.service
   if [ "$active" = active ]; then restart_unit fail2ban.service || say "fail2ban doesn't start: $(unit_reason fail2ban.service)"; fi
 fi

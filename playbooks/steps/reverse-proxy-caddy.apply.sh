@@ -152,6 +152,7 @@ if have caddy; then
   state=$active
 fi
 [ "$state" = active ] || check_ports caddy
+refuse_keys
 [ "$CERTIFICATE" = acme ] || ! have openssl || check_given
 find_missing
 for package in $missing; do change create "package $package"; done
@@ -171,6 +172,7 @@ fi
 
 converge() {
   touched=
+  forget_given
   site_directories
   maintenance_page >"$ORCH_STEP/page"
   ensure_file "$settings/maintenance.html" root:root 0644 <"$ORCH_STEP/page"

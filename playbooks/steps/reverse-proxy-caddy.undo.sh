@@ -10,7 +10,8 @@ set -eu
 
 restore_files
 restore_units
-if have caddy; then
+# A step that has changed nothing leaves Caddy alone.
+if have caddy && { [ -e before.proxy ] || [ -e saved ]; }; then
   unit_state caddy.service
   if [ "$active" = active ]; then
     systemctl reload caddy.service || say "Caddy does not take its old configuration over: $(unit_reason caddy.service)"

@@ -58,6 +58,14 @@ challenges() {
     }"
 }
 
+# Is the size of the table of names left to nginx (64 bytes a slot, too little for a name of 50)? It may be said only once.
+names_are_free() {
+  for _file in /etc/nginx/nginx.conf /etc/nginx/conf.d/*.conf /etc/nginx/sites-enabled/*; do
+    [ "$_file" != "$shared" ] || continue
+    ! grep -qsE '^[[:space:]]*server_names_hash_bucket_size[[:space:]]' "$_file" || return 1
+  done
+}
+
 # What all sites share, and who asks for none of them. Somebody else's default server stays the default.
 shared_conf() {
   # shellcheck disable=SC2016 # nginx's variables
@@ -66,16 +74,19 @@ map $http_upgrade $orchestrate_connection { default upgrade; "" ""; }
 # Headers that the application sends by itself stay as they are.
 map $upstream_http_x_content_type_options $orchestrate_content_type { default ""; "" nosniff; }
 map $upstream_http_referrer_policy $orchestrate_referrer { default ""; "" strict-origin-when-cross-origin; }'
-  ! has_other_default || return 0
-  echo 'server {'
-  listen 80 default_server
-  echo '    server_name _;
+  # A name has up to 253 bytes.
+  ! names_are_free || echo 'server_names_hash_bucket_size 512;'
+  if ! has_other_default 80; then
+    echo 'server {'
+    listen 80 default_server
+    echo '    server_name _;
     server_tokens off;'
-  challenges
-  echo '    location / { return 404; }
+    challenges
+    echo '    location / { return 404; }
 }'
+  fi
   # Older ones can refuse nobody before they have shown a certificate.
-  [ "$nginx_version" -ge 1019004 ] || return 0
+  [ "$nginx_version" -ge 1019004 ] && ! has_other_default 443 || return 0
   echo 'server {'
   listen_tls default_server
   echo '    server_name _;
@@ -83,11 +94,20 @@ map $upstream_http_referrer_policy $orchestrate_referrer { default ""; "" strict
 }'
 }
 
-# Does a file of somebody else's say which server is the default?
+# PORT: does a file of somebody else's say which server is the default there? Without a number, `listen` means 80.
 has_other_default() {
+  _packaged=$(packaged_default)
   for _file in /etc/nginx/conf.d/*.conf /etc/nginx/sites-enabled/*; do
-    [ "$_file" != "$shared" ] && [ "$_file" != "$(packaged_default)" ] || continue
-    ! grep -qsE '^[^#]*listen[^;#]*default_server' "$_file" || return 0
+    [ "$_file" != "$shared" ] && [ "$_file" != "$_packaged" ] || continue
+    ! sed 's/#.*//' "$_file" 2>/dev/null | tr ';{}' '\n' | awk -v port="$1" '
+      $1 == "listen" && / default_server/ {
+        found = 80
+        if ($2 ~ /^[0-9]+$/) found = $2
+        # An IPv6 address ends with a bracket.
+        else if ($2 ~ /[^:]:[0-9]+$/) { found = $2; sub(/.*:/, "", found) }
+        if (found + 0 == port + 0) any = 1
+      }
+      END { exit !any }' || return 0
   done
   return 1
 }
@@ -158,7 +178,29 @@ server {'
 }'
 }
 
-# The wanted configuration as nginx would read it: somebody else's files are linked, ours are new, and the certificate is thrown away.
+# Sites of ours whose certificate is gone (a host that was restored without /etc/letsencrypt): one of them keeps nginx from starting.
+dead_sites() {
+  for _file in /etc/nginx/conf.d/orchestrate-*.conf; do
+    _name=${_file##*/orchestrate-}
+    _name=${_name%.conf}
+    if [ "$_name" != "$DOMAIN" ] && [ -L "$proxy_settings/$_name/tls" ] && ! has_pair "$proxy_settings/$_name/tls"; then echo "$_name"; fi
+  done
+}
+
+# They get one for now, until their own step settles theirs: of two such sites each would be in the other's way.
+lend_certificates() {
+  _dead=$(dead_sites)
+  [ -n "$_dead" ] || return 0
+  remember lent "$_dead"
+  for _name in $_dead; do
+    say "The certificate of $_name is gone: it gets a temporary one, until its own step has run."
+    keep_old "$proxy_settings/$_name/tls"
+    self_signed "$proxy_settings/$_name/temporary" "$_name"
+    lead_to "$proxy_settings/$_name/tls" "$proxy_settings/$_name/temporary"
+  done
+}
+
+# The wanted configuration as nginx would read it: somebody else's files are linked, ours are new, and certificates that are missing are thrown away.
 prove() {
   _copy=$ORCH_STEP/nginx
   rm -rf "$_copy"
@@ -169,6 +211,12 @@ prove() {
     esac
     ! former_sites | sed 's,.*,/etc/nginx/conf.d/orchestrate-&.conf,' | grep -qxF "$_file" || continue
     ln -s "$_file" "$_copy${_file#/etc/nginx}"
+  done
+  for _name in $(dead_sites); do
+    _file=$_copy/conf.d/orchestrate-$_name.conf
+    [ -L "$_file" ] || continue
+    rm -f "$_file"
+    sed "s,$proxy_settings/$_name/tls/,$_copy/tls/,g" "/etc/nginx/conf.d/${_file##*/}" >"$_file"
   done
   self_signed "$_copy/tls"
   shared_conf >"$_copy/conf.d/${shared##*/}"
@@ -192,7 +240,7 @@ prove() {
 # Why the certificate has to be fetched, as detail; nothing where it is as it should be.
 certificate_faults() {
   for _name in $DOMAIN $ALIASES; do echo "$_name"; done | sort -u >"$ORCH_STEP/names"
-  if [ ! -e "$renewal" ] || [ ! -e "$lineage/fullchain.pem" ] || [ ! -e "$lineage/privkey.pem" ]; then
+  if ! has_lineage; then
     sed 's/^/+ /' "$ORCH_STEP/names"
     echo "  from $ACME_SERVER"
     return 0
@@ -210,28 +258,39 @@ certificate_faults() {
   [ $((_left * 10)) -ge $((ends - begins)) ] || echo "~ ends $(date -u -d "@$ends" +%Y-%m-%dT%H:%M:%SZ): its renewal has not worked"
 }
 
-# What a killed certbot, or a person, left without its description would be in the way of a new one. The undo puts it back: nginx may live by it.
+# What a killed certbot, or a person, left would be in the way of a new one. The undo puts it back: nginx may live by it. Where nothing lay, it
+# removes what certbot has begun.
 move_remains() {
-  [ ! -e "$renewal" ] || return 0
-  for _part in live archive; do
-    [ -e "$letsencrypt/$_part/$DOMAIN" ] || continue
-    _aside=$letsencrypt/$_part/$DOMAIN.before-$(date -u +%Y%m%dT%H%M%S)
-    remember "moved-$_part" "$_aside"
-    say "$letsencrypt/$_part/$DOMAIN has no description in $letsencrypt/renewal: it is moved to $_aside."
-    mv -T "$letsencrypt/$_part/$DOMAIN" "$_aside"
+  for _part in renewal live archive; do
+    find_lineage_part "$_part"
+    if ! remembered "moved-$_part"; then
+      _aside=absent
+      if [ -e "$lineage_part" ] || [ -L "$lineage_part" ]; then _aside=$lineage_part.before-$(date -u +%Y%m%dT%H%M%S); fi
+      remember "moved-$_part" "$_aside"
+      REPLY=$_aside
+    fi
+    if [ "$REPLY" = absent ] || [ -e "$REPLY" ] || [ -L "$REPLY" ]; then
+      # An attempt of this very step's, that was killed.
+      rm -rf "$lineage_part"
+    elif [ -e "$lineage_part" ] || [ -L "$lineage_part" ]; then
+      say "$lineage_part is no part of a certificate that certbot could go on with: it is moved to $REPLY."
+      mv -T "$lineage_part" "$REPLY"
+    fi
   done
 }
 
 # Those that certbot has kept, a number a line.
 certificate_versions() { find "$letsencrypt/archive/$DOMAIN" -name 'fullchain*.pem' | sed -n 's/.*fullchain\([0-9]*\)\.pem$/\1/p' | sort -n; }
 
+# create|update
 fetch_certificate() {
+  _force=
+  [ "$1" != update ] || _force=--force-renewal
   set -- certonly --non-interactive --agree-tos --no-eff-email --webroot --webroot-path "$proxy_home/acme" --cert-name "$DOMAIN" \
     --server "$ACME_SERVER" --key-type ecdsa --renew-with-new-domains
-  [ ! -e "$renewal" ] || set -- "$@" --force-renewal
+  [ -z "$_force" ] || set -- "$@" "$_force"
   for _name in $DOMAIN $ALIASES; do set -- "$@" -d "$_name"; done
   if [ -n "$EMAIL" ]; then set -- "$@" --email "$EMAIL"; else set -- "$@" --register-unsafely-without-email; fi
-  move_remains
   _bundle=/etc/ssl/certs/ca-certificates.crt
   if [ -e acme-ca.pem ]; then
     _bundle=$ORCH_STEP/bundle.pem
@@ -252,6 +311,10 @@ fetch_certificate() {
     die "$ACME_SERVER gave no certificate (above): ${_why:-certbot ended without a word}. Its server asks for http://$DOMAIN/.well-known/acme-challenge/: does that name \
 lead to this host, and is port 80 open? What this run has changed is put back; $_state."
   done
+  has_lineage || {
+    cat certbot.log >&2
+    die "certbot ended well (above), but $lineage holds no certificate that it could renew. What this run has changed is put back."
+  }
   rm -f "$ORCH_STEP/bundle.pem"
 }
 
@@ -271,6 +334,12 @@ if have nginx; then
   nginx_state=$active
 fi
 [ "$nginx_state" = active ] || check_ports nginx
+refuse_keys
+if [ "$CERTIFICATE" = acme ] && have certbot; then
+  unit_state certbot.timer
+  [ "$loaded" != not-found ] || die "The certbot of this host ($(command -v certbot)) is not the distribution's: there is no certbot.timer, which would renew. \
+Remove it (snap remove certbot, or pip uninstall certbot): this step installs the package. Nothing was changed."
+fi
 [ "$CERTIFICATE" = acme ] || ! have openssl || check_given
 find_missing
 for package in $missing; do change create "package $package"; done
@@ -298,6 +367,7 @@ find_nginx_version
 
 converge() {
   touched=
+  forget_given
   site_directories
   maintenance_page >"$ORCH_STEP/page"
   ensure_file "$proxy_settings/$DOMAIN/maintenance.html" root:root 0644 <"$ORCH_STEP/page"
@@ -324,7 +394,8 @@ converge() {
     ensure_absent "$proxy_settings/$_name/acme-ca.pem"
     ensure_absent "$proxy_home/sites/$_name"
   done
-  if [ -e "$wanted_tls/fullchain.pem" ]; then
+  converge_authorities
+  if has_pair "$wanted_tls"; then
     ensure_link "$tls" "$wanted_tls"
   else
     checking || self_signed "$ORCH_STEP/temporary"
@@ -339,14 +410,18 @@ converge() {
   rm -f "$ORCH_STEP/conf" "$ORCH_STEP/page"
 }
 
-# What certbot's timer finds: the proxy takes a new certificate over, and an authority of one's own is trusted.
+# What certbot's timer finds: the proxy takes a new certificate over, and the site's own authority.
 converge_renewal() {
-  [ "$CERTIFICATE" = acme ] || {
-    [ ! -e "$proxy_settings/$DOMAIN/acme-ca.pem" ] || ensure_absent "$proxy_settings/$DOMAIN/acme-ca.pem"
-    return 0
-  }
-  # certbot's own: its package may bring them, or its first run.
-  if ! checking && [ ! -d "${hook%/*}" ]; then install -d -m 0755 "$letsencrypt" "${hook%/*/*}" "${hook%/*}"; fi
+  if [ "$CERTIFICATE" = acme ] && [ -e acme-ca.pem ]; then
+    ensure_file "$proxy_settings/$DOMAIN/acme-ca.pem" root:root 0644 <acme-ca.pem
+  else
+    ensure_absent "$proxy_settings/$DOMAIN/acme-ca.pem"
+  fi
+  [ "$CERTIFICATE" = acme ] || return 0
+  # certbot's own: its package may bring them, or its first run. One that is there keeps its mode.
+  for _directory in "$letsencrypt" "${hook%/*/*}" "${hook%/*}"; do
+    checking || [ -d "$_directory" ] || install -d -m 0755 "$_directory"
+  done
   ensure_file "$hook" root:root 0755 <<'HOOK'
 #!/bin/sh
 # Written by orchestrate bootstrap (step reverse-proxy): certbot runs it after each renewal.
@@ -354,27 +429,38 @@ set -eu
 nginx -t -q
 systemctl reload nginx.service
 HOOK
-  _renewal=0
-  if [ -e acme-ca.pem ]; then
-    ensure_file "$proxy_settings/$DOMAIN/acme-ca.pem" root:root 0644 <acme-ca.pem
+}
+
+# Has any site that stays an authority of its own?
+has_authorities() {
+  if [ "$CERTIFICATE" = acme ] && [ -e acme-ca.pem ]; then return 0; fi
+  for _file in "$proxy_settings"/*/acme-ca.pem; do
+    [ -e "$_file" ] || continue
+    _site=${_file%/acme-ca.pem}
+    _site=${_site##*/}
+    # In a plan, what goes is still there.
+    [ "$_site" != "$DOMAIN" ] || continue
+    ! former_sites | grep -qxF "$_site" || continue
+    return 0
+  done
+  return 1
+}
+
+# certbot's service is one for all certificates of the host: it trusts the authorities that sites have, beside the system's, while there are any.
+converge_authorities() {
+  if has_authorities; then
     ensure_directory "${renewal_settings%/*}" root:root 0755
     ensure_file "$renewal_settings" root:root 0644 <<CONF
 # Written by orchestrate bootstrap (step reverse-proxy): certificate authorities of one's own, beside the system's.
 [Service]
 RuntimeDirectory=orchestrate-acme
-ExecStartPre=/bin/sh -c 'cat /etc/ssl/certs/ca-certificates.crt $proxy_settings/*/acme-ca.pem >/run/orchestrate-acme/ca.pem'
+ExecStartPre=/bin/sh -c 'cat /etc/ssl/certs/ca-certificates.crt >/run/orchestrate-acme/ca.pem && if test -d $proxy_settings; then find $proxy_settings -name acme-ca.pem -exec cat {} + >>/run/orchestrate-acme/ca.pem; fi'
 Environment=REQUESTS_CA_BUNDLE=/run/orchestrate-acme/ca.pem
 CONF
-    _renewal=$changed
   else
-    [ ! -e "$proxy_settings/$DOMAIN/acme-ca.pem" ] || ensure_absent "$proxy_settings/$DOMAIN/acme-ca.pem"
-    _others=$(find "$proxy_settings" -name acme-ca.pem ! -path "$proxy_settings/$DOMAIN/*" 2>/dev/null) || _others= # no such directory yet
-    if [ -z "$_others" ] && [ -e "$renewal_settings" ]; then
-      ensure_absent "$renewal_settings"
-      _renewal=$changed
-    fi
+    ensure_absent "$renewal_settings"
   fi
-  if [ "$_renewal" = 1 ] && ! checking; then systemctl daemon-reload; fi
+  if [ "$changed" = 1 ] && ! checking; then systemctl daemon-reload; fi
 }
 
 had_certificate=
@@ -387,11 +473,16 @@ if have nginx && have openssl && would_change converge; then
   prove
   checking || remember proxy changed
 fi
+if ! checking; then
+  # Where its own has come, what another site's step has lent it is over.
+  [ -e saved ] || [ "$(readlink "$tls")" = "${tls%/*}/temporary" ] || rm -rf "${tls%/*}/temporary"
+  lend_certificates
+fi
 converge
 if ! checking || have nginx; then ensure_unit nginx.service; fi
 reload=$touched$again
 # Right after a reload of somebody else's an old worker may still answer.
-if [ -z "$reload" ] && [ "$nginx_state" = active ] && have openssl && [ -e "$wanted_tls/fullchain.pem" ] && ! await_certificate "$DOMAIN" "$wanted_tls/fullchain.pem" 5; then
+if [ -z "$reload" ] && [ "$nginx_state" = active ] && have openssl && has_pair "$wanted_tls" && ! await_certificate "$DOMAIN" "$wanted_tls/fullchain.pem" 5; then
   reload=1
   echo "~ $DOMAIN is given another certificate than the one that lies in $tls" >detail
 fi
@@ -415,7 +506,7 @@ if [ "$CERTIFICATE" = acme ]; then
     echo "  from $ACME_SERVER" >>"$ORCH_STEP/faults"
   fi
   if [ -s "$ORCH_STEP/faults" ]; then
-    if [ -e "$lineage/fullchain.pem" ] && [ -e "$renewal" ]; then action=update; else action=create; fi
+    if have openssl && has_lineage; then action=update; else action=create; fi
     change $action "certificate of $DOMAIN" "$ORCH_STEP/faults"
     checking || {
       if [ $action = update ]; then
@@ -425,7 +516,8 @@ if [ "$CERTIFICATE" = acme ]; then
         remember versions "$(certificate_versions | tail -n 1)"
       fi
       remember proxy changed
-      fetch_certificate
+      [ $action = update ] || move_remains
+      fetch_certificate $action
       lead_to "$tls" "$wanted_tls"
       serve
     }

@@ -13,13 +13,19 @@ DOMAIN=
 # shellcheck source=/dev/null
 . "$ORCH_STEP/params"
 
-# Moved aside for a certificate that was not given: what lies there now is half of that one.
-for part in live archive; do
-  if remembered "moved-$part" && [ -e "$REPLY" ] && [ ! -e "$letsencrypt/renewal/${DOMAIN:?}.conf" ]; then
-    rm -rf "${letsencrypt:?}/$part/$DOMAIN"
-    mv -T "$REPLY" "$letsencrypt/$part/$DOMAIN"
-  fi
-done
+# What lies there now is half of a certificate that was not given: what lay there before comes back. A whole one stays.
+if [ -n "${DOMAIN:?}" ] && ! has_lineage; then
+  for part in renewal live archive; do
+    remembered "moved-$part" || continue
+    find_lineage_part "$part"
+    if [ "$REPLY" = absent ]; then
+      rm -rf "$lineage_part"
+    elif [ -e "$REPLY" ] || [ -L "$REPLY" ]; then
+      rm -rf "$lineage_part"
+      mv -T "$REPLY" "$lineage_part"
+    fi
+  done
+fi
 # certbot goes over to the newest one that it has kept, whatever its links say.
 if remembered versions && [ -n "$REPLY" ]; then
   find "$letsencrypt/archive/${DOMAIN:?}" -name '*.pem' | while read -r file; do
@@ -31,8 +37,12 @@ units=
 if grep -qsxF "$renewal_settings" saved/*/path; then units=1; fi
 restore_files
 [ -z "$units" ] || systemctl daemon-reload
+if remembered lent; then
+  for name in $REPLY; do rm -rf "${proxy_settings:?}/$name/temporary"; done
+fi
 restore_units
-if have nginx; then
+# A step that has changed nothing leaves nginx alone.
+if have nginx && { remembered proxy || [ -e saved ]; }; then
   unit_state nginx.service
   if [ "$active" != active ]; then
     :
