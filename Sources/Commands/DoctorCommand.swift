@@ -112,6 +112,14 @@ struct DoctorCommand: AsyncParsableCommand {
         "certificate", .failed, "nobody answers for \(domain) on port 443", host: host,
         remedy:
           "on the host, systemctl status nginx; orchestrate bootstrap \(environment) --plan shows what has changed")
+    case .refused(let fault):
+      let what =
+        fault == .temporary
+        ? "a temporary one, which nobody trusts: the step reverse-proxy has not come to its end"
+        : "that of another name"
+      return .init(
+        "certificate", .failed, "visitors of \(domain) are shown \(what)", host: host,
+        remedy: "orchestrate bootstrap \(environment) --plan shows what has changed; without --plan it is mended")
     case .expired:
       return .init("certificate", .failed, "the one of \(domain) has expired: \(until)", host: host, remedy: remedy)
     case .late(let days):

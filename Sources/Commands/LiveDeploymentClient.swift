@@ -35,12 +35,19 @@ struct LiveDeploymentClient: DeploymentClient {
     ]
     request.defaultedOnHost = Set(current?.envDefaults ?? [])
     request.databaseVolumeExists = current != nil || hasVolumes
-    request.memory = machine.map { machine in
-      Result { () throws(MemoryShortage) in
-        try MemoryPlan(machine, services: inventory.services, weights: inventory.memoryWeights)
+    func plan(beside values: [String: String]?) -> Result<MemoryPlan, MemoryShortage>? {
+      machine.map { machine in
+        Result { () throws(MemoryShortage) in try loaded.memoryPlan(machine, values: values) }
       }
     }
-    let resolution = try template.resolve(request)
+    request.memory = plan(beside: nil)
+    var resolution = try template.resolve(request)
+    if template.plansMemory {
+      // What the compose file promises to others may follow values, too.
+      request.memory = plan(
+        beside: Dictionary(resolution.values.map { ($0.name, $0.value) }, uniquingKeysWith: { $1 }))
+      resolution = try template.resolve(request)
+    }
     var made: [String: Secret] = [:]
     for value in resolution.values where resolution.generated.contains(value.name) {
       made[value.name] = Secret(value.value)

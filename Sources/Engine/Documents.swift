@@ -100,11 +100,20 @@ public struct CertificateStatus: Sendable, Equatable, Codable {
   /// Nil: nothing answers.
   public var begins: String?
   public var expires: String?
-  public init(domain: String, kind: String, begins: String? = nil, expires: String? = nil) {
+  /// What visitors refuse, however long it is in force.
+  public enum Fault: String, Sendable, Codable {
+    /// The one that the host signs itself, until there is a real one.
+    case temporary
+    /// It is for other names.
+    case other
+  }
+  public var fault: Fault?
+  public init(domain: String, kind: String, begins: String? = nil, expires: String? = nil, fault: Fault? = nil) {
     self.domain = domain
     self.kind = kind
     self.begins = begins
     self.expires = expires
+    self.fault = fault
   }
 }
 

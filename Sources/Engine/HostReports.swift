@@ -77,18 +77,22 @@ extension CertificateStatus {
   /// How a certificate stands at a time.
   public enum Standing: Sendable, Equatable {
     case absent
+    /// Visitors are shown the one that the host signed itself, or one that isn't for this name.
+    case refused(Fault)
     case valid(days: Int)
     /// Its renewal should have happened by now, or is due.
     case late(days: Int)
     case expired
   }
 
-  /// A line of queries/certificates.query.sh: `DOMAIN KIND BEGINS ENDS`.
+  /// A line of queries/certificates.query.sh: `DOMAIN KIND BEGINS ENDS SHOWN`.
   public init?(line: some StringProtocol) {
     let words = line.split(separator: " ")
-    guard words.count == 4 else { return nil }
-    let times = words[2...].map { Int64($0).map { Timestamp(milliseconds: $0 * 1000).description } }
-    self.init(domain: String(words[0]), kind: String(words[1]), begins: times[0], expires: times[1])
+    guard words.count == 5 else { return nil }
+    let times = words[2...3].map { Int64($0).map { Timestamp(milliseconds: $0 * 1000).description } }
+    self.init(
+      domain: String(words[0]), kind: String(words[1]), begins: times[0], expires: times[1],
+      fault: Fault(rawValue: String(words[4])))
   }
 
   public static func all(in text: String) -> [CertificateStatus] {
@@ -98,6 +102,7 @@ extension CertificateStatus {
   /// Late: less than 21 days are left, or a quarter of its life where that is shorter. certbot renews with 30 days or a third left.
   public func standing(at now: Timestamp) -> Standing {
     guard let expires, let end = Timestamp(expires) else { return .absent }
+    if let fault { return .refused(fault) }
     let left = end.seconds(since: now)
     guard left > 0 else { return .expired }
     let days = Int(left / 86400)
@@ -264,6 +269,8 @@ public struct HostReport: Sendable {
       let fault: String
       switch certificate.standing(at: now) {
       case .absent: fault = "the proxy doesn't answer for \(certificate.domain)"
+      case .refused(.temporary): fault = "visitors of \(certificate.domain) are shown a temporary certificate"
+      case .refused(.other): fault = "visitors of \(certificate.domain) are shown another name's certificate"
       case .expired: fault = "the certificate of \(certificate.domain) has expired (\(certificate.expires ?? ""))"
       case .late, .valid: continue
       }

@@ -12,8 +12,11 @@ public struct MemoryCommitment: Sendable, Equatable, Codable {
       self.containers = containers
     }
 
-    /// Of all its containers.
-    public var promised: Int64 { (limit ?? 0) * Int64(containers) }
+    /// Of all its containers; more than there are numbers for is the largest.
+    public var promised: Int64 {
+      let (product, isTooMuch) = (limit ?? 0).multipliedReportingOverflow(by: Int64(containers))
+      return isTooMuch ? .max : product
+    }
   }
 
   /// Bytes: the smaller of MemTotal and the root control group's limit.
@@ -34,8 +37,21 @@ public struct MemoryCommitment: Sendable, Equatable, Codable {
     self.allowed = allowed
     self.others = others
     self.services = services.sorted { ($1.promised, $0.service) < ($0.promised, $1.service) }
-    promised = services.reduce(others) { $0 + $1.promised }
-    percent = machine > 0 ? Int((promised * 100 + machine - 1) / machine) : 0
+    promised = services.reduce(others) { sum, service in
+      let (sum, isTooMuch) = sum.addingReportingOverflow(service.promised)
+      return isTooMuch ? .max : sum
+    }
+    percent = Self.percent(promised, of: machine)
+  }
+
+  /// Rounded up; of absurd parts roughly.
+  private static func percent(_ part: Int64, of whole: Int64) -> Int {
+    guard whole > 0 else { return 0 }
+    let (product, isTooMuch) = part.multipliedReportingOverflow(by: 100)
+    let (sum, isStillTooMuch) = product.addingReportingOverflow(whole - 1)
+    if !isTooMuch, !isStillTooMuch { return Int(sum / whole) }
+    let (roughly, isAbsurd) = (part / whole).multipliedReportingOverflow(by: 100)
+    return isAbsurd ? .max : Int(roughly)
   }
 
   public var isOver: Bool { percent > allowed }

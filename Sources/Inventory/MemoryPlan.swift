@@ -13,13 +13,15 @@ public struct MachineSize: Sendable, Equatable {
 
 /// The machine has less memory than its services need at least. Its description is for the user.
 public struct MemoryShortage: Error, Equatable, CustomStringConvertible {
-  /// MiB that the machine has, that it would need, and that each service needs at least.
+  /// MiB that the machine has, that it would need, that each service needs at least (all its containers), and that the compose file promises to others.
   public var machine: Int
   public var needed: Int
   public var minima: [String: Int]
+  public var others = 0
 
   public var description: String {
-    let parts = minima.sorted { ($1.value, $0.key) < ($0.value, $1.key) }.map { "\($0.key) \($0.value)" }
+    var parts = minima.sorted { ($1.value, $0.key) < ($0.value, $1.key) }.map { "\($0.key) \($0.value)" }
+    if others > 0 { parts.append("the limits of other services \(others)") }
     return
       "\(machine) MiB of memory are too little: with \(parts.joined(separator: ", ")) and what the system and Docker "
       + "take, at least \(needed) MiB are needed"
@@ -48,14 +50,21 @@ public struct MemoryPlan: Sendable, Equatable {
   private let weights: [String: Int]
   private let cpus: Int
 
-  /// - Parameter weights: how the services of the app share what they have together, by name; 1 for those without.
-  public init(_ machine: MachineSize, services: ServiceRoles, weights: [String: Int] = [:]) throws(MemoryShortage) {
+  /// - Parameters:
+  ///   - weights: how the services of the app share what they have together, by name; 1 for those without.
+  ///   - containers: of how many a service has its share, by name; 1 for those without.
+  ///   - others: bytes that services without a share are promised.
+  public init(
+    _ machine: MachineSize, services: ServiceRoles, weights: [String: Int] = [:], containers: [String: Int] = [:],
+    others: Int64 = 0
+  ) throws(MemoryShortage) {
     self.services = services
     self.weights = weights
     cpus = machine.cpus
     // A new kernel takes a little more or less for itself: that shouldn't change a setting.
     let total = Int(machine.memory >> 20) / 32 * 32
-    let budget = min(total * Self.allowedPercent / 100, total - Self.reserve)
+    let promised = Int(others >> 20) + (others & 0xF_FFFF == 0 ? 0 : 1)
+    let budget = min(total * Self.allowedPercent / 100, total - Self.reserve) - promised
 
     var parties: [(service: String, weight: Double, minimum: Int)] = []
     if let database = services.database { parties.append((database, Self.databaseWeight, Self.databaseMinimum)) }
@@ -64,14 +73,18 @@ public struct MemoryPlan: Sendable, Equatable {
     for service in services.app {
       parties.append((service, Self.appWeight * Double(weights[service] ?? 1) / Double(all), Self.appMinimum))
     }
+    func count(_ service: String) -> Int { max(1, containers[service] ?? 1) }
+    for index in parties.indices { parties[index].minimum *= count(parties[index].service) }
     let minima = parties.reduce(0) { $0 + $1.minimum }
     guard minima <= budget else {
       let percent = Self.allowedPercent
       // Rounded up to what counts (above).
-      let needed = (max(minima + Self.reserve, (minima * 100 + percent - 1) / percent) + 31) / 32 * 32
+      let least = minima + promised
+      let needed = (max(least + Self.reserve, (least * 100 + percent - 1) / percent) + 31) / 32 * 32
       throw MemoryShortage(
         machine: Int(machine.memory >> 20), needed: needed,
-        minima: Dictionary(parties.map { ($0.service, $0.minimum) }, uniquingKeysWith: { first, _ in first }))
+        minima: Dictionary(parties.map { ($0.service, $0.minimum) }, uniquingKeysWith: { first, _ in first }),
+        others: promised)
     }
 
     limits = [:]
@@ -81,11 +94,13 @@ public struct MemoryPlan: Sendable, Equatable {
       let weight = open.reduce(0) { $0 + $1.weight }
       let short = open.filter { Double(left) * $0.weight / weight < Double($0.minimum) }
       guard !short.isEmpty else {
-        for party in open { limits[party.service] = Int(Double(left) * party.weight / weight) / 4 * 4 }
+        for party in open {
+          limits[party.service] = Int(Double(left) * party.weight / weight) / count(party.service) / 4 * 4
+        }
         break
       }
       for party in short {
-        limits[party.service] = party.minimum
+        limits[party.service] = party.minimum / count(party.service)
         left -= party.minimum
       }
       open.removeAll { limits[$0.service] != nil }

@@ -29,11 +29,7 @@ enum Names {
 
   /// A host name (RFC 1123), an IPv4 or an IPv6 address.
   static func isAddress(_ address: String) -> Bool {
-    if address.contains(":") {
-      let body = address.prefix { $0 != "%" }
-      return body.count >= 2 && body.allSatisfy { $0.isHexDigit || $0 == ":" || $0 == "." }
-        && body.filter { $0 == ":" }.count >= 2
-    }
+    if address.contains(":") { return isIPv6(String(address.prefix { $0 != "%" })) }
     let labels = address.split(separator: ".", omittingEmptySubsequences: false)
     let letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
     guard address.utf8.count <= 253,
@@ -43,8 +39,45 @@ enum Names {
     else { return false }
     // All numbers: then it has to be an IPv4 address.
     guard labels.allSatisfy({ $0.allSatisfy { ("0"..."9").contains($0) } }) else { return true }
+    return isIPv4(address)
+  }
+
+  /// Four numbers without leading zeros.
+  static func isIPv4(_ address: String) -> Bool {
+    let labels = address.split(separator: ".", omittingEmptySubsequences: false)
     return labels.count == 4
-      && labels.allSatisfy { Int($0).map { (0...255).contains($0) } ?? false && ($0.count == 1 || !$0.hasPrefix("0")) }
+      && labels.allSatisfy { label in
+        label.allSatisfy { ("0"..."9").contains($0) } && (label.count == 1 || !label.hasPrefix("0"))
+          && Int(label).map { (0...255).contains($0) } ?? false
+      }
+  }
+
+  /// RFC 4291, section 2.2, without a zone: eight groups of hexadecimal digits, `::` once for some that are zero, the last two also as IPv4.
+  static func isIPv6(_ address: String) -> Bool {
+    var groups = address.split(separator: ":", omittingEmptySubsequences: false).map(String.init)
+    guard groups.count >= 3 else { return false }
+    // `::` at the beginning or the end is an empty group more.
+    if groups[0].isEmpty {
+      guard groups[1].isEmpty else { return false }
+      groups.removeFirst()
+    }
+    if groups[groups.count - 1].isEmpty, groups.count > 1 {
+      guard groups[groups.count - 2].isEmpty else { return false }
+      groups.removeLast()
+    }
+    var count = 0, gaps = 0
+    for (index, group) in groups.enumerated() {
+      if group.isEmpty {
+        gaps += 1
+      } else if group.contains(".") {
+        guard index == groups.count - 1, isIPv4(group) else { return false }
+        count += 2
+      } else {
+        guard group.count <= 4, group.allSatisfy({ $0.isASCII && $0.isHexDigit }) else { return false }
+        count += 1
+      }
+    }
+    return gaps == 0 ? count == 8 : gaps == 1 && count <= 7
   }
 
   /// A domain with at least two labels (RFC 1123), in small letters: what a certificate may be for.

@@ -146,6 +146,13 @@ struct PlaybookReader {
         help: nearestName(to: role, among: known).map { "did you mean `\($0)`?" }
           ?? "the roles are \(known.sorted().joined(separator: ", "))")
     }
+    if kind == .reverseProxy,
+      let host = inventory?.hosts.first(where: { $0.roles.contains(role) && !$0.roles.contains("web") })
+    {
+      reader.error(
+        "role", "\(host.name) hasn't the role `web`: `firewall` would leave its ports 80 and 443 shut",
+        help: "add it to the host: roles: [\((host.roles + ["web"]).joined(separator: ", "))]")
+    }
     return role
   }
 

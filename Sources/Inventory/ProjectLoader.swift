@@ -28,6 +28,8 @@ public struct LoadedProject: Sendable {
   public var template: EnvTemplate?
   /// What the playbook's `${name}` stood for, by name, for release.json: `vars` and `--set`, but no secret.
   public var variables: [String: String] = [:]
+  /// By name, where the template plans memory.
+  var composeServices: [String: ComposeService] = [:]
   public var warnings: [Diagnostic]
 
   public init(
@@ -148,6 +150,12 @@ public struct ProjectLoader: Sendable {
     var loaded = LoadedProject(
       project: project, inventory: inventory, playbook: decoded, playbookText: source.text, template: template,
       warnings: diagnostics.warnings)
+    if template?.plansMemory == true,
+      let bytes = try? files.read(Paths.join(project.root, inventory.compose))
+    {
+      loaded.composeServices = ComposeService.all(
+        in: SourceText(file: inventory.compose, text: String(decoding: bytes, as: UTF8.self)))
+    }
     let marked = Set((template?.entries ?? []).filter(\.isMarkedSecret).map(\.name))
     loaded.variables = interpolation.values.filter { name, _ in
       !Interpolation.reserved.contains(name) && source.text.contains("${\(name)}")

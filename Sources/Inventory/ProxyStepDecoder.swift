@@ -52,19 +52,21 @@ extension StepDecoder {
 
   /// An IPv4 address, an IPv6 address in brackets, or `localhost`; with a port.
   static func isUpstream(_ text: String) -> Bool {
-    guard let colon = text.lastIndex(of: ":"), let port = Int(text[text.index(after: colon)...]),
-      (1...65535).contains(port), text[text.index(after: colon)...].allSatisfy(\.isNumber)
+    guard let colon = text.lastIndex(of: ":"), let port = number(text[text.index(after: colon)...]),
+      (1...65535).contains(port)
     else { return false }
     let host = String(text[..<colon])
-    if host.hasPrefix("["), host.hasSuffix("]") {
-      let inner = String(host.dropFirst().dropLast())
-      return inner.contains(":") && !inner.contains("%") && Names.isAddress(inner)
-    }
-    return host == "localhost" || (Names.isAddress(host) && host.allSatisfy { $0.isNumber || $0 == "." })
+    if host.hasPrefix("["), host.hasSuffix("]") { return Names.isIPv6(String(host.dropFirst().dropLast())) }
+    return host == "localhost" || Names.isIPv4(host)
+  }
+
+  /// Decimal digits alone; nil: something else, or too many.
+  private static func number(_ text: Substring) -> Int? {
+    text.allSatisfy { ("0"..."9").contains($0) } ? Int(text) : nil
   }
 
   private func certificate() -> ReverseProxySettings.Certificate {
-    let email = email(), authority = script("acme_ca")
+    let email = email(), authority = certificates("acme_ca")
     let server = acmeServer() ?? ReverseProxySettings.letsEncrypt
     let acme = ReverseProxySettings.Certificate.acme(server: server, email: email, authority: authority)
     guard let node = reader.node("certificate") else { return acme }
@@ -83,7 +85,7 @@ extension StepDecoder {
         node, PlaybookSchema.givenCertificate, path: reader.keyPath("certificate"), diagnostics: reader.diagnostics)
     else { return acme }
     let inner = StepDecoder(reader: given, playbook: playbook, at: location, root: root, files: files)
-    let file = inner.script("file") ?? ""
+    let file = inner.certificates("file") ?? ""
     switch (given.string("key", "the name of a value"), inner.script("key_file")) {
     case (let name?, nil):
       if !Names.isVariable(name) {
@@ -102,6 +104,19 @@ extension StepDecoder {
       }
     }
     return acme
+  }
+
+  /// A file of certificates: on the host everybody may read it, and a plan shows its lines.
+  private func certificates(_ key: String) -> String? {
+    guard let path = script(key) else { return nil }
+    if let bytes = try? files?.read(Paths.join(root, path)),
+      String(decoding: bytes, as: UTF8.self).contains("PRIVATE KEY-----")
+    {
+      reader.error(
+        key, "\(path) holds a private key, and everybody on the host may read this file there",
+        help: "leave the certificates alone in it, and give the key by itself: key: TLS_KEY, an entry of the vault")
+    }
+    return path
   }
 
   private func acmeServer() -> String? {
@@ -137,9 +152,8 @@ extension StepDecoder {
     for (text, location) in reader.strings("ignore", of: "addresses", allowEmpty: true) ?? [] {
       let parts = text.split(separator: "/", omittingEmptySubsequences: false)
       let address = String(parts[0]), isSix = address.contains(":")
-      let isAddress =
-        Names.isAddress(address) && (isSix ? !address.contains("%") : address.allSatisfy { $0.isNumber || $0 == "." })
-      let bits = parts.count == 2 ? Int(parts[1]) : 0
+      let isAddress = isSix ? Names.isIPv6(address) : Names.isIPv4(address)
+      let bits = parts.count == 2 ? Self.number(parts[1]) : 0
       if parts.count > 2 || !isAddress || !(bits.map { (0...(isSix ? 128 : 32)).contains($0) } ?? false) {
         reader.diagnostics.error(
           at: location, "`\(text.prefix(60))` isn't an address or a network", help: "like 198.51.100.7 or 2001:db8::/32"

@@ -26,8 +26,9 @@ public struct HostStep: StepKind {
       script: script, timeout: timeout, changes: true, hasUndo: hasUndo,
       parameters: try parameters(context), files: try files(context))
     switch settings {
-    case .file(let file) where file.isSecret: payload.secrets = ["content"] + Self.kept(1)
-    case .reverseProxy(let proxy): if case .given = proxy.certificate { payload.secrets = ["key.pem"] + Self.kept(16) }
+    case .file(let file) where file.isSecret: payload.secrets = ["content"] + Self.passing + Self.kept(1)
+    // Also where none is given now: the one before may have been, or that of a site that goes.
+    case .reverseProxy: payload.secrets = ["key.pem", "caddy/given/privkey.pem"] + Self.passing + Self.kept(32)
     default: break
     }
     return payload
@@ -45,6 +46,9 @@ public struct HostStep: StepKind {
       return ["saved/\(number)/content", "saved/restored-\(number)/content"]
     }
   }
+
+  /// What system.sh removes by itself, unless it is killed in between.
+  private static let passing = ["wanted", "found", "saved/.new/content"]
 
   /// Packages that were installed stay: nobody knows what else uses them by now.
   private var hasUndo: Bool { if case .packages = settings { false } else { true } }

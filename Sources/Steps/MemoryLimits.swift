@@ -11,20 +11,31 @@ func memoryLimit(_ service: JSONValue) -> Int64? {
 }
 
 /// What the containers of the release will be promised, those that stay as they run by what they run with, and what others on the
-/// machine are, as preflight saw them. One-off containers of migrations don't count. Nil: the configuration or the machine isn't known.
+/// machine are, as preflight saw them. One-off containers of migrations don't count, nor services that no step brings up and that have no container.
+/// Nil: the configuration or the machine isn't known.
 func memoryCommitment(_ context: StepContext, allowed: Int) -> MemoryCommitment? {
   guard let machine = context.facts.machine, let config = context.target == nil ? context.config : context.newConfig
   else { return nil }
   let kept = context.target == nil ? Set(keptServices(context)) : []
-  let oneOff = oneOffServices(context)
-  let services = Set(config.serviceNames).union(kept).subtracting(oneOff).sorted().compactMap {
+  let standing = standingServices(context, config)
+  let services = Set(config.serviceNames).union(kept).subtracting(oneOffServices(context)).sorted().compactMap {
     name -> MemoryCommitment.Service? in
+    guard standing.contains(name) || context.stays(name) else { return nil }
     let running = kept.contains(name) ? context.currentConfig?.service(name) : nil
     guard let service = running ?? config.service(name), !isScaledToNothing(service) else { return nil }
     return MemoryCommitment.Service(service: name, limit: memoryLimit(service), containers: replicas(service))
   }
   let others = context.reported.values.lazy.compactMap { $0["others_memory"]?.numberValue }.first ?? 0
-  return MemoryCommitment(machine: machine.memory, allowed: allowed, services: services, others: Int64(others))
+  return MemoryCommitment(
+    machine: machine.memory, allowed: allowed, services: services, others: Int64(exactly: others.rounded()) ?? .max)
+}
+
+/// Services that the deployment brings up, or that stand as its database or cache.
+private func standingServices(_ context: StepContext, _ config: ComposeConfig) -> Set<String> {
+  var standing = Set(appServices(context.inventory, config)).union(context.options.include)
+  standing.formUnion([context.inventory.services.database, context.inventory.services.cache].compactMap(\.self))
+  for case .recreate(let settings) in context.steps.map(\.settings) { standing.formUnion(settings.services) }
+  return standing
 }
 
 /// Services that only run for a migration.

@@ -99,7 +99,7 @@ func foreignProject(_ context: StepContext) -> String? {
 
 extension StepContext {
   /// It belongs to the running release and has a container: somebody started it with `--include`, and it goes on as it is.
-  fileprivate func stays(_ service: String) -> Bool {
+  func stays(_ service: String) -> Bool {
     guard currentConfig?.service(service) != nil else { return false }
     return baseline?.contains { $0["service"]?.stringValue == service } ?? true
   }

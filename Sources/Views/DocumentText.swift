@@ -65,8 +65,15 @@ extension StatusDocument: TextDocument {
     }
     for certificate in status.certificates {
       let left = certificate.expires.flatMap { until($0) }
+      let refusal =
+        switch certificate.fault {
+        case .temporary: ", temporary: nobody trusts it"
+        case .other: ", for another name"
+        case nil: ""
+        }
       let text =
-        certificate.expires.map { "until \($0)\(left.map { " (\($0))" } ?? "")" } ?? "nobody answers on port 443"
+        certificate.expires.map { "until \($0)\(left.map { " (\($0))" } ?? "")\(refusal)" }
+        ?? "nobody answers on port 443"
       out += "  \(style.dim("certificate")) \(printable(certificate.domain)): \(text)\n"
     }
     let rows = status.services.map { service in
