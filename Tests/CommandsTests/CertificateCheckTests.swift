@@ -26,4 +26,18 @@ import Testing
     #expect(check.state == state && check.message.contains(words), "\(check)")
     #expect(remedy.isEmpty ? check.remedy == nil : check.remedy?.contains(remedy) == true, "\(check)")
   }
+
+  /// Dates say nothing of a certificate that visitors refuse.
+  @Test(arguments: [
+    (CertificateStatus.Fault.temporary, "are shown a temporary one"), (.other, "are shown that of another name"),
+  ])
+  func oneThatVisitorsRefuse(fault: CertificateStatus.Fault, words: String) throws {
+    let certificate = CertificateStatus(
+      domain: "a.example.com", kind: "acme", begins: "2026-11-20T00:00:00Z", expires: "2027-02-20T00:00:00Z",
+      fault: fault)
+    let now = try #require(Timestamp("2026-11-21T00:00:00Z"))
+    let check = DoctorCommand.judge(certificate, environment: "prod", host: "bot-1", now: now)
+    #expect(check.state == .failed && check.message.contains(words), "\(check)")
+    #expect(check.remedy?.contains("orchestrate bootstrap prod") == true)
+  }
 }

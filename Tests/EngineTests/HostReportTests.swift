@@ -80,21 +80,23 @@ import Testing
     func certificate(_ begins: Int64, _ ends: Int64) throws -> CertificateStatus {
       let seconds = now.milliseconds / 1000
       return try #require(
-        CertificateStatus(line: "a.example.com acme \(seconds + begins * 86400) \(seconds + ends * 86400)"))
+        CertificateStatus(line: "a.example.com acme \(seconds + begins * 86400) \(seconds + ends * 86400) own"))
     }
     let cases: [(Int64, Int64, CertificateStatus.Standing)] = [
       (-60, 30, .valid(days: 30)), (-69, 21, .valid(days: 21)), (-70, 20, .late(days: 20)), (-90, 0, .expired),
       (-91, -1, .expired), (-3, 3, .valid(days: 3)), (-5, 1, .late(days: 1)),
     ]
     for (begins, ends, standing) in cases { #expect(try certificate(begins, ends).standing(at: now) == standing) }
-    #expect(CertificateStatus(line: "a.example.com given - -")?.standing(at: now) == .absent)
+    #expect(CertificateStatus(line: "a.example.com given - - -")?.standing(at: now) == .absent)
+    #expect(CertificateStatus(line: "a.example.com acme 1 9999999999 other")?.standing(at: now) == .refused(.other))
+    #expect(CertificateStatus(line: "a.example.com acme 1 2 temporary")?.standing(at: now) == .refused(.temporary))
     #expect(CertificateStatus(line: "openssl: not found") == nil)
     var report = HostReport(
       host: "bot-1", facts: HostFacts(),
       release: Release(number: 3, version: "v1", previous: 2, created: "2026-11-21T03:00:00Z", playbook: ""),
       history: [], holder: nil, containers: container("bot"), gates: "", app: ["bot"])
     report.now = now
-    report.certificates = "b.example.com acme 1 2\na.example.com acme - -\n"
+    report.certificates = "b.example.com acme 1 2 own\na.example.com acme - - -\n"
     #expect(report.status.state == .degraded)
     #expect(report.status.certificates.map(\.domain) == ["a.example.com", "b.example.com"])
     #expect(

@@ -1,7 +1,8 @@
 import Diagnostics
 import Foundation
-import Inventory
 import Testing
+
+@testable import Inventory
 
 /// The playbook that prepares a machine: its steps' settings, and what is told of faults.
 @Suite struct BootstrapPlaybookTests {
@@ -95,6 +96,7 @@ import Testing
     var web = sample(playbook)
     web.files["/p/inventories/prod.yml"] = Sample.inventory.replacing("[app, db]", with: "[app, db, web]")
     web.files["/p/files/tls.pem"] = "x\n"
+    web.files["/p/files/both.pem"] = "-----BEGIN CERTIFICATE-----\nx\n-----BEGIN EC PRIVATE KEY-----\nx\n"
     web.files["/p/files/back-soon.html"] = "x\n"
     return web
   }
@@ -179,6 +181,20 @@ import Testing
     ("- reverse-proxy: { domain: a.example.com, server: caddy, rate_limit: 5 }", "knows no rate limit"),
     ("- fail2ban: { ignore: [office.example.com] }", "isn't an address or a network"),
     ("- fail2ban: { ignore: [10.0.0.0/40] }", "isn't an address or a network"),
+    ("- fail2ban: { ignore: [\"::::\"] }", "isn't an address or a network"),
+    ("- fail2ban: { ignore: [10.0.0.0/+8] }", "isn't an address or a network"),
+    ("- fail2ban: { ignore: [\"１０.0.0.1\"] }", "isn't an address or a network"),
+    ("- reverse-proxy: { domain: a.example.com, upstream: \"[1:2:3]:80\" }", "isn't an IP address with a port"),
+    ("- reverse-proxy: { domain: a.example.com, upstream: \"127.0.0.1:８０\" }", "isn't an IP address with a port"),
+    (
+      "- reverse-proxy: { domain: a.example.com, certificate: { file: files/both.pem, key: A } }",
+      "2:66: error: `reverse-proxy.certificate.file`"
+    ),
+    (
+      "- reverse-proxy: { domain: a.example.com, certificate: { file: files/both.pem, key_file: files/both.pem } }",
+      "files/both.pem holds a private key, and everybody on the host may read this file there [leave the certificates alone"
+    ),
+    ("- reverse-proxy: { domain: a.example.com, acme_ca: files/both.pem }", "holds a private key"),
   ])
   func faultsOfTheProxyAreTold(step: String, expected: String) {
     let faults = webSample("steps:\n  \(step)\n").faults(playbook: "bootstrap")
@@ -190,6 +206,37 @@ import Testing
       sample("steps:\n  - reverse-proxy: { domain: a.example.com }\n").faults(playbook: "bootstrap") == [
         "playbooks/bootstrap.yml:2:5: error: `reverse-proxy` is for hosts with the role `web`, and the inventory has none [add it to a host: roles: [app, web]]"
       ])
+  }
+
+  /// Under another role its host needs `web` all the same, for the ports.
+  @Test func theProxysHostHasTheRoleWeb() {
+    var web = webSample("steps:\n  - reverse-proxy: { domain: a.example.com, role: app }\n")
+    web.files["/p/inventories/prod.yml"] = Sample.inventory.replacing(
+      "  bot-1: { address: 203.0.113.10, port: 22, user: deploy, roles: [app, db] }",
+      with:
+        "  bot-1: { address: 203.0.113.10, user: deploy, roles: [app, db] }\n  web-1: { address: 203.0.113.11, user: deploy, roles: [web] }"
+    )
+    #expect(
+      web.faults(playbook: "bootstrap") == [
+        "playbooks/bootstrap.yml:2:51: error: `reverse-proxy.role`: bot-1 hasn't the role `web`: `firewall` would leave its ports 80 and 443 shut [add it to the host: roles: [app, db, web]]"
+      ])
+  }
+
+  @Test func addresses() {
+    for text in ["::", "::1", "1::", "1::2", "1:2:3:4:5:6:7:8", "::ffff:192.0.2.1", "2001:DB8::", "1:2:3:4:5:6:7::"] {
+      #expect(Names.isIPv6(text), "\(text)")
+    }
+    for text in [
+      "", ":", ":::", "::::", "1:2:3", "1::2::3", ":1", ":1::", "1:", "::1:", "1:2:3:4:5:6:7:8:9", "1:2:3:4:5:6:7:8::",
+      "12345::", "g::", "１::", "::1.2.3", "1.2.3.4::", "::1%eth0", "[::1]",
+    ] {
+      #expect(!Names.isIPv6(text), "\(text)")
+    }
+    for text in ["1.2.3.4", "0.0.0.0", "255.255.255.255"] { #expect(Names.isIPv4(text)) }
+    for text in ["", "1.2.3", "1.2.3.4.5", "01.2.3.4", "256.1.1.1", "1..2.3", "１.2.3.4", "a.b.c.d", "+1.2.3.4"] {
+      #expect(!Names.isIPv4(text), "\(text)")
+    }
+    #expect(Names.isAddress("fe80::1%eth0") && Names.isAddress("host-1.example.com") && !Names.isAddress("::::"))
   }
 
   @Test func itsStepsBelongInNoOtherPlaybook() {

@@ -114,11 +114,104 @@ private func number(_ text: String?) -> Int { Int((text ?? "").prefix { $0.isNum
     #expect(try plan(640, two, weights: ["bot": 100]).limits["worker"] == 64)
   }
 
+  /// Planned values never refuse themselves: with replicas, and beside services that have limits of their own.
+  @Test func replicasAndOtherServicesAreLeftRoomFor() throws {
+    let two = roles(["bot", "worker"])
+    for (size, others, replicas) in [(1024, 256, 1), (2048, 300, 3), (2048, 0, 4), (4096, 1500, 2)] {
+      let machine = MachineSize(memory: Int64(size) << 20, cpus: 1)
+      let plan = try MemoryPlan(
+        machine, services: two, containers: ["worker": replicas], others: (Int64(others) << 20) + 1)
+      let sum = plan.limits.reduce(0) { $0 + $1.value * ($1.key == "worker" ? replicas : 1) } + others + 1
+      #expect(sum * 100 <= size * 80 && sum <= size - 192, "\(size) MiB, \(others), \(replicas)")
+      #expect(sum * 100 >= size * 70, "what is left isn't wasted")
+      #expect(plan.limits.values.allSatisfy { $0 >= 32 } && plan.limits["worker"]! >= 64)
+    }
+    #expect(throws: MemoryShortage.self) {
+      try MemoryPlan(MachineSize(memory: 1 << 30, cpus: 1), services: two, containers: ["worker": 10])
+    }
+    #expect(throws: MemoryShortage.self) {
+      try MemoryPlan(MachineSize(memory: 1 << 30, cpus: 1), services: two, others: .max)
+    }
+    do {
+      _ = try MemoryPlan(MachineSize(memory: 1 << 30, cpus: 1), services: roles(), others: 700 << 20)
+      Issue.record("700 of 1024 MiB leave too little")
+    } catch {
+      #expect(error.needed == 1120 && "\(error)".contains("redis 32, the limits of other services 700 and"))
+    }
+  }
+
   @Test func rolesStandAboveServices() throws {
     let plan = try plan(1024, roles(["cache", "database"], database: "db", cache: nil))
     #expect(plan.value(of: "cache") == "\(plan.limits["cache"]!)m")
     #expect(plan.value(of: "database") == plan.value(of: "db"))
     #expect(plan.value(of: "nothing") == nil)
+  }
+}
+
+/// What the compose file promises, read before Compose does.
+@Suite struct ComposeLimitsTests {
+  @Test(
+    arguments: [
+      ("256m", 256 << 20), ("1.5g", 1536 << 20), ("512MiB", 512 << 20), ("64 mb", 64 << 20), ("1048576", 1 << 20),
+      ("2k", 2048), ("7b", 7), ("0", nil), ("much", nil), ("5x", nil), ("", nil), ("99999999999t", .max),
+    ] as [(String, Int64?)])
+  func sizes(text: String, bytes: Int64?) { #expect(ComposeService.bytes(text) == bytes) }
+
+  @Test(
+    arguments: [
+      ("1g", "1g"), ("${A}", "a"), ("$A", "a"), ("${A:?why}", "a"), ("${B:-2g}", "2g"), ("${B-2g}", "2g"),
+      ("${B}", nil), ("${B:-${A}}", nil), ("x${A}", nil), ("${}", nil), ("${", nil), ("$", nil), ("${A", nil),
+    ] as [(String, String?)])
+  func variables(text: String, value: String?) { #expect(ComposeService.filled(text, ["A": "a"]) == value) }
+
+  private let compose = """
+    x-small: &small { mem_limit: 100m }
+    services:
+      bot: { image: a, mem_limit: "${BOT}", deploy: { replicas: 2 } }
+      postgres: { image: a, mem_limit: "${DB}" }
+      redis: { image: a }
+      exporter: { image: a, deploy: { resources: { limits: { memory: "${EXPORTER:-64m}" } }, replicas: 2 } }
+      tools: { image: a, mem_limit: 5g, profiles: [tools] }
+      off: { image: a, mem_limit: 5g, scale: 0 }
+      <<: *small
+
+    """
+
+  private func loaded(_ compose: String) throws -> LoadedProject {
+    var sample = Sample()
+    sample.files["/p/compose.prod.yml"] = compose
+    sample.files["/p/env.template"] = "BOT=${memory:app}\nDB=${memory:database}\nEXPORTER=100m\n"
+    return try sample.load()
+  }
+
+  @Test func othersAreTakenOff() throws {
+    let loaded = try loaded(compose), machine = MachineSize(memory: 1 << 30, cpus: 1)
+    let expected = { (others: Int64, replicas: Int) in
+      try MemoryPlan(machine, services: loaded.inventory.services, containers: ["bot": replicas], others: others << 20)
+    }
+    #expect(try loaded.memoryPlan(machine, values: nil) == expected(0, 1))
+    #expect(try loaded.memoryPlan(machine, values: [:]) == expected(128, 2))
+    #expect(try loaded.memoryPlan(machine, values: ["EXPORTER": "100m"]) == expected(200, 2))
+  }
+
+  /// Compose says what is wrong with its file.
+  @Test func aFileThatCannotBeReadIsComposesToTell() throws {
+    let machine = MachineSize(memory: 1 << 30, cpus: 1)
+    for text in ["services: [", "", "- a\n", "services: 5\n", "services:\n  bot: none\n"] {
+      let loaded = try loaded(text)
+      #expect(try loaded.memoryPlan(machine, values: [:]) == loaded.memoryPlan(machine, values: nil), "\(text)")
+    }
+  }
+
+  /// The container of a migration is gone before the others start.
+  @Test func aMigrationsServiceIsLeftOut() throws {
+    var sample = Sample()
+    sample.files["/p/compose.prod.yml"] = "services:\n  bot: {}\n  migrator: { mem_limit: 2g }\n"
+    sample.files["/p/env.template"] = "BOT=${memory:app}\n"
+    sample.files["/p/playbooks/deploy.yml"] = Sample.playbook.replacing(
+      "migrate: { service: bot", with: "migrate: { service: migrator")
+    let loaded = try sample.load(), machine = MachineSize(memory: 1 << 30, cpus: 1)
+    #expect(try loaded.memoryPlan(machine, values: [:]) == loaded.memoryPlan(machine, values: nil))
   }
 }
 

@@ -129,6 +129,43 @@ private func findings(_ context: StepContext, allowed: Int = 80) -> (problems: [
     #expect(memoryCommitment(context, allowed: 80)?.promised == 1800 << 20)
   }
 
+  /// A service that no step brings up and that has no container takes nothing; one that somebody started does.
+  @Test func whatHasNoContainerIsNotPromised() throws {
+    let tools = ComposeConfig(
+      try json(#"{"services":{"bot":{"mem_limit":"1048576"},"tools":{"mem_limit":"1048576000"}}}"#))
+    var context = try context(bot: limit(1), postgres: limit(1))
+    (context.config, context.currentConfig) = (tools, tools)
+    context.reported["preflight"] = ["baseline": .array([try json(#"{"service":"bot","status":"running"}"#)])]
+    #expect(memoryCommitment(context, allowed: 80)?.services.map(\.service) == ["bot"])
+    context.reported["preflight"] = [
+      "baseline": .array([try json(#"{"service":"bot"}"#), try json(#"{"service":"tools"}"#)])
+    ]
+    #expect(memoryCommitment(context, allowed: 80)?.services.map(\.service) == ["tools", "bot"])
+    context.reported = [:]
+    context.currentConfig = nil
+    #expect(memoryCommitment(context, allowed: 80)?.services.map(\.service) == ["bot"])
+    context.options.include = ["tools"]
+    #expect(memoryCommitment(context, allowed: 80)?.services.map(\.service) == ["tools", "bot"])
+    context.options.include = []
+    var recreate = RecreateSettings()
+    recreate.services = ["bot", "tools"]
+    context.steps = [StepSpec(name: "recreate", settings: .recreate(recreate))]
+    #expect(memoryCommitment(context, allowed: 80)?.services.map(\.service) == ["tools", "bot"])
+  }
+
+  /// Limits that nobody can mean are too much, and no crash.
+  @Test(arguments: ["9223372036854775807", "92233720368547758", "4611686018427387904"])
+  func absurdLimitsAreTooMuch(bytes: String) throws {
+    let found = try context(
+      bot: #","mem_limit":"\#(bytes)","deploy":{"replicas":1000}"#, postgres: #","mem_limit":"\#(bytes)""#)
+    let memory = try #require(memoryCommitment(found, allowed: 80))
+    #expect(memory.isOver && memory.promised > 0)
+    #expect(findings(found).problems.count == 1)
+    var others = try context(bot: limit(1), postgres: limit(1))
+    others.reported["preflight"] = ["others_memory": .number("1e30")]
+    #expect(memoryCommitment(others, allowed: 80)?.isOver == true)
+  }
+
   @Test func aMigrationsContainerIsGoneBeforeTheOthersStart() throws {
     var context = try context(bot: limit(100), postgres: limit(100))
     context.config = ComposeConfig(

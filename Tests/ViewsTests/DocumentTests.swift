@@ -36,6 +36,9 @@ private let status: StatusDocument = {
     CertificateStatus(
       domain: "bot.example.com", kind: "acme", begins: "2026-10-01T00:00:00Z", expires: "2026-12-30T00:00:00Z"),
     CertificateStatus(domain: "www.example.com", kind: "given"),
+    CertificateStatus(
+      domain: "new.example.com", kind: "acme", begins: "2026-11-20T00:00:00Z", expires: "2026-11-27T00:00:00Z",
+      fault: .temporary),
   ]
   return StatusDocument(environment: "prod", app: "market-bot", checked: "2026-11-21T09:00:00Z", hosts: [host])
 }()
