@@ -38,7 +38,6 @@ def host(droplet):
 
 
 def test_planned_on_made_again_undone(host):
-    before = content(host, "/etc/fail2ban /etc/ufw /etc/systemd")
     planned = plan(host, "fail2ban", PARAMS)
     assert f"create file {FILE}" in planned.subjects and "create package fail2ban" in planned.subjects
     step = host.apply("fail2ban", PARAMS)
@@ -50,9 +49,22 @@ def test_planned_on_made_again_undone(host):
     step.undo()
     assert not host.exists(FILE)
     assert host.sh("systemctl is-active fail2ban; systemctl is-enabled fail2ban", check=False).split() == ["inactive", "disabled"]
-    assert before == "" or "jail" not in before
+    assert host.sh("dpkg --verify fail2ban | grep ' /etc/' || :") == "", "its package's files are as they came"
+    before = content(host, "/etc/fail2ban /etc/ufw /etc/systemd")
     again = host.apply("fail2ban", PARAMS)
     assert again.subjects == [f"create file {FILE}", "update service fail2ban.service"]
+    again.undo()
+    assert content(host, "/etc/fail2ban /etc/ufw /etc/systemd") == before
+    host.apply("fail2ban", PARAMS)
+
+
+def test_a_step_that_changes_nothing_restarts_nothing_when_it_is_undone(host):
+    host.apply("fail2ban", PARAMS)
+    process = host.sh("systemctl show -p MainPID --value fail2ban")
+    step = host.apply("fail2ban", PARAMS)
+    assert step.changes == []
+    step.undo()
+    assert host.sh("systemctl show -p MainPID --value fail2ban") == process
 
 
 @pytest.mark.parametrize("drift, subjects", [

@@ -22,6 +22,8 @@ TLS = f"/etc/orchestrate/proxy/{DOMAIN}/tls"
 FLAG = f"/var/lib/orchestrate-proxy/flags/{DOMAIN}/maintenance"
 PLACES = "/etc/nginx /etc/orchestrate /etc/systemd /var/lib/orchestrate-proxy"
 RELOAD = "run reload of nginx"
+LETSENCRYPT = "/etc/letsencrypt/live /etc/letsencrypt/archive /etc/letsencrypt/renewal"
+DROP_IN = "/etc/systemd/system/certbot.service.d/orchestrate.conf"
 
 # Answers with what it was told; /upgrade speaks back what it hears.
 APPLICATION = '''
@@ -123,6 +125,15 @@ def up(host, params, files):
 
 
 class TestFromNothing:
+    def test_a_certbot_that_no_timer_runs_is_refused(self, host, params, files):
+        """As pip and snap bring it."""
+        host.write("/usr/local/bin/certbot", "#!/bin/sh\nexit 0\n", 0o755)
+        for attempt in (host.plan, host.apply):
+            step = attempt("reverse-proxy", params, files, check=False)
+            assert step.status == 1 and "there is no certbot.timer" in step.output and "Nothing was changed" in step.output
+        assert host.run("command -v nginx", check=False).status != 0
+        host.sh("rm /usr/local/bin/certbot")
+
     def test_planned_on_made_again(self, host, params, files, visitor):
         planned = plan(host, "reverse-proxy", params, files)
         assert planned.subjects[:2] == ["create package nginx", "create package certbot"] and planned.subjects[-1] == f"create certificate of {DOMAIN}"
@@ -244,14 +255,35 @@ class TestVisitors:
     (f"ln -sfn /tmp {TLS}", [f"update link {TLS}", RELOAD]),
     (f"chown root: /var/lib/orchestrate-proxy/flags/{DOMAIN}", [f"update directory /var/lib/orchestrate-proxy/flags/{DOMAIN}"]),
     (f"rm -r /etc/letsencrypt/live/{DOMAIN} /etc/letsencrypt/archive/{DOMAIN} /etc/letsencrypt/renewal/{DOMAIN}.conf", [f"create certificate of {DOMAIN}"]),
-    # As a killed certbot leaves it.
     (f"rm /etc/letsencrypt/renewal/{DOMAIN}.conf", [f"create certificate of {DOMAIN}"]),
+    # As a killed certbot leaves it: the description is there first, and empty; the links lead nowhere yet, or are missing.
+    (f": >/etc/letsencrypt/renewal/{DOMAIN}.conf", [f"create certificate of {DOMAIN}"]),
+    (f": >/etc/letsencrypt/renewal/{DOMAIN}.conf; rm /etc/letsencrypt/archive/{DOMAIN}/fullchain*", [f"create certificate of {DOMAIN}"]),
+    (f": >/etc/letsencrypt/renewal/{DOMAIN}.conf; rm -r /etc/letsencrypt/live/{DOMAIN} /etc/letsencrypt/archive/{DOMAIN}", [f"create certificate of {DOMAIN}"]),
+    (f"rm -r /etc/letsencrypt/live/{DOMAIN}", [f"create certificate of {DOMAIN}"]),
+    (f"rm /etc/letsencrypt/archive/{DOMAIN}/privkey*", [f"create certificate of {DOMAIN}"]),
     (f"sed -i 's,^server = .*,server = https://elsewhere.test/dir,' /etc/letsencrypt/renewal/{DOMAIN}.conf", [f"update certificate of {DOMAIN}"]),
 ])
 def test_drift_is_named_and_mended(up, params, files, visitor, drift, subjects):
     mended(up, "reverse-proxy", params, files, drift, subjects)
     assert visitor.get().status == 200
+    assert "-0001" not in up.sh(f"ls {LETSENCRYPT}"), "no certificate under another name"
     up.sh("rm -rf /etc/letsencrypt/*/*.before-*")
+
+
+def test_a_step_that_changes_nothing_leaves_nginx_alone_when_it_is_undone(up, params, files):
+    workers = up.sh("pgrep -P $(cat /run/nginx.pid) | sort")
+    step = up.apply("reverse-proxy", params, files)
+    assert step.changes == []
+    step.undo()
+    assert up.sh("pgrep -P $(cat /run/nginx.pid) | sort") == workers
+
+
+def test_an_etc_letsencrypt_that_is_closed_stays_closed(up, params, files):
+    up.sh("chmod 700 /etc/letsencrypt; rm -r /etc/letsencrypt/renewal-hooks")
+    up.apply("reverse-proxy", params, files)
+    assert up.sh("stat -c %a /etc/letsencrypt") == "700"
+    up.sh("chmod 755 /etc/letsencrypt")
 
 
 def test_somebody_elses_default_server_stays_the_default(up, params, files, visitor):
@@ -259,6 +291,8 @@ def test_somebody_elses_default_server_stays_the_default(up, params, files, visi
     step = up.apply("reverse-proxy", params, files)
     assert step.subjects == ["update file /etc/nginx/conf.d/orchestrate.conf", RELOAD]
     assert visitor.plain("/", host="unknown.test").text == "mine" and visitor.plain("/").status == 301 and visitor.get().status == 200
+    with pytest.raises(ssl.SSLError):
+        Visitor(visitor.address, None, "unknown.test").connect()
     settled(up, "reverse-proxy", params, files)
     up.sh("rm /etc/nginx/sites-enabled/mine")
     step.undo()
@@ -275,6 +309,16 @@ def test_somebody_elses_fault_is_refused_before_anything(up, params, files, visi
     assert content(up, PLACES) == before and visitor.get().headers["Strict-Transport-Security"] == "max-age=15552000"
     up.sh("rm /etc/nginx/conf.d/broken.conf")
     settled(up, "reverse-proxy", params, files)
+
+
+def test_somebody_elses_size_of_the_table_of_names_counts(up, params, files):
+    up.write("/etc/nginx/conf.d/size.conf", "server_names_hash_bucket_size 256;\n")
+    step = up.apply("reverse-proxy", params, files)
+    assert step.subjects == ["update file /etc/nginx/conf.d/orchestrate.conf", RELOAD]
+    settled(up, "reverse-proxy", params, files)
+    up.sh("rm /etc/nginx/conf.d/size.conf")
+    up.apply("reverse-proxy", params, files)
+    assert "server_names_hash_bucket_size" in up.read("/etc/nginx/conf.d/orchestrate.conf")
 
 
 def test_a_file_that_is_never_read_is_told(up, params, files):
@@ -335,13 +379,92 @@ class TestCertificates:
         assert Visitor(visitor.address, visitor_root(up), "other.test").get().status == 200
         up.apply("reverse-proxy", params, files)
 
-    def test_what_status_is_told(self, up):
-        domain, kind, begins, ends = certificates(up).split()
-        assert (domain, kind) == (DOMAIN, "acme") and 19 * 86400 < int(ends) - int(begins) <= 21 * 86400
+    def test_what_a_killed_certbot_left_comes_back_when_the_next_one_fails(self, up, params, files, visitor):
+        serial = visitor.serial()
+        up.sh(f": >/etc/letsencrypt/renewal/{DOMAIN}.conf")
+        before = content(up, LETSENCRYPT)
+        step = up.apply("reverse-proxy", {**params, "ACME_SERVER": params["ACME_SERVER"].replace("14000", "14001")}, files, check=False)
+        assert step.status == 1 and "gave no certificate" in step.output
+        for _ in range(2):
+            step.undo()
+            assert content(up, LETSENCRYPT) == before and visitor.serial() == serial
+        up.apply("reverse-proxy", params, files)
+        assert visitor.serial() != serial
+        settled(up, "reverse-proxy", params, files)
+        up.sh("rm -rf /etc/letsencrypt/*/*.before-*")
+
+    def test_a_first_certificate_that_fails_leaves_nothing_of_certbots(self, up, params, files):
+        """What its next attempt would call DOMAIN-0001."""
+        before = content(up, LETSENCRYPT)
+        other = {**params, "DOMAIN": "other.test", "SITES": f"{DOMAIN} other.test"}
+        up.write("/usr/local/sbin/certbot", "#!/bin/sh\nmkdir -p /etc/letsencrypt/live/other.test; : >/etc/letsencrypt/renewal/other.test.conf; exit 1\n", 0o755)
+        step = up.apply("reverse-proxy", other, files, check=False)
+        up.sh("rm /usr/local/sbin/certbot")
+        assert step.status == 1
+        step.undo()
+        assert content(up, LETSENCRYPT) == before
+
+    def test_an_authority_is_trusted_while_a_site_has_it(self, up, params, files, authority):
+        """certbot's service is one for all certificates: without any such authority, nothing of ours is in its way."""
+        assert up.exists(DROP_IN)
+        up.sh(f"mv /etc/orchestrate/proxy/{DOMAIN}/acme-ca.pem /root/; systemctl start certbot.service; mv /root/acme-ca.pem /etc/orchestrate/proxy/{DOMAIN}/")
+        given = {**params, "CERTIFICATE": "given", "ACME_SERVER": "", "EMAIL": ""}
+        pem = authority.issue("alone")
+        planned = plan(up, "reverse-proxy", given, pem)
+        step = up.apply("reverse-proxy", given, pem)
+        assert f"delete file {DROP_IN}" in step.subjects and step.changes == planned.changes
+        up.sh("systemctl start certbot.service")
+        settled(up, "reverse-proxy", given, pem)
+        step.undo()
+        assert up.sh("systemctl show -p DropInPaths --value certbot.service") == DROP_IN
+        # The site that has it leaves the playbook, and another stays.
+        other, pem = {**given, "DOMAIN": "other.test", "SITES": f"{DOMAIN} other.test"}, authority.issue("stays", ["other.test"])
+        assert f"delete file {DROP_IN}" not in up.apply("reverse-proxy", other, pem).subjects
+        settled(up, "reverse-proxy", other, pem)
+        alone = {**other, "SITES": "other.test"}
+        planned = plan(up, "reverse-proxy", alone, pem)
+        step = up.apply("reverse-proxy", alone, pem)
+        assert f"delete file {DROP_IN}" in step.subjects and step.changes == planned.changes
+        assert up.sh("systemctl show -p DropInPaths --value certbot.service") == ""
+        up.sh("systemctl start certbot.service")
+        step.undo()
+        up.apply("reverse-proxy", params, files)
+        settled(up, "reverse-proxy", params, files)
+
+    def test_two_sites_on_a_host_that_was_restored_without_letsencrypt(self, up, params, files):
+        first, other = ({**params, "DOMAIN": name, "SITES": f"{DOMAIN} other.test"} for name in (DOMAIN, "other.test"))
+        up.apply("reverse-proxy", other, files)
+        up.sh("systemctl stop nginx; mv /etc/letsencrypt /root/letsencrypt")
+        before = content(up, PLACES)
+        plan(up, "reverse-proxy", first, files)
+        step = up.apply("reverse-proxy", first, files)
+        assert f"create certificate of {DOMAIN}" in step.subjects
+        assert Visitor(up.address, visitor_root(up), DOMAIN).get().status == 200
+        assert sorted((line.split()[0], line.split()[4]) for line in certificates(up).splitlines()) == [("other.test", "temporary"), (DOMAIN, "own")]
+        step.undo()
+        assert content(up, PLACES) == before
+        up.apply("reverse-proxy", first, files)
+        again = up.apply("reverse-proxy", other, files)
+        assert again.subjects == ["create certificate of other.test"]
+        assert Visitor(up.address, visitor_root(up), "other.test").get().status == 200
+        for site in (first, other):
+            settled(up, "reverse-proxy", site, files)
+        assert not up.exists("/etc/orchestrate/proxy/other.test/temporary")
+        up.apply("reverse-proxy", params, files)
+        up.sh("rm -r /root/letsencrypt")
+
+    def test_what_status_is_told(self, up, params, files):
+        domain, kind, begins, ends, shown = certificates(up).split()
+        assert (domain, kind, shown) == (DOMAIN, "acme", "own") and 19 * 86400 < int(ends) - int(begins) <= 21 * 86400
         assert certificates(up, project="another") == ""
         up.sh("systemctl stop nginx")
-        assert certificates(up) == f"{DOMAIN} acme - -"
+        assert certificates(up) == f"{DOMAIN} acme - - -"
         up.sh("systemctl start nginx")
+        up.sh("mkdir -p /root/other; cd /root/other; openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 60 -subj /CN=other.test "
+              f"-addext subjectAltName=DNS:other.test -keyout privkey.pem -out fullchain.pem 2>/dev/null; ln -sfn /root/other {TLS}; systemctl reload nginx")
+        up.until(lambda: certificates(up).endswith(" other"), "the wrong certificate is told", 10)
+        up.apply("reverse-proxy", params, files)
+        up.sh("rm -r /root/other")
 
 
 def visitor_root(host):
@@ -399,6 +522,13 @@ class TestGiven:
         assert up.sh(f"stat -c '%U %a' /etc/orchestrate/proxy/{DOMAIN}/given/privkey.pem") == "root 600"
         assert certificates(up).split()[1] == "given"
         settled(up, "reverse-proxy", given, pem)
+        back = up.apply("reverse-proxy", params, files)
+        key = f"/etc/orchestrate/proxy/{DOMAIN}/given/privkey.pem"
+        assert f"delete file {key}" in back.subjects and not up.exists(key), "nobody needs it any more"
+        assert pem["key.pem"].splitlines()[1] not in back.output + str(back.facts)
+        back.undo()
+        assert up.read(key) == pem["key.pem"] and Visitor(visitor.address, authority.root).get().status == 200
+        settled(up, "reverse-proxy", given, pem)
         renewed = up.apply("reverse-proxy", given, authority.issue("next"))
         assert [subject.split("/")[-1] for subject in renewed.subjects] == ["fullchain.pem", "privkey.pem", RELOAD]
         renewed.undo()
@@ -416,14 +546,24 @@ class TestGiven:
             (other, "is not for shop.test: DNS:other.test"),
             ({**good, "certificate.pem": authority.root + good["certificate.pem"]}, "does not belong to"),
             ({**good, "certificate.pem": "nothing"}, "not in PEM form"),
+            # Everybody may read that file, and a plan shows its lines.
+            ({**good, "certificate.pem": good["certificate.pem"] + good["key.pem"]}, "A private key lies in the file"),
+            ({**good, "certificate.pem": good["key.pem"] + good["certificate.pem"]}, "A private key lies in the file"),
             ({**good, "key.pem": (authority.folder / "locked.key").read_text()}, "without a passphrase"),
             (authority.issue("old", days="0"), "has expired"),
         ):
             for attempt in (up.plan, up.apply):
                 step = attempt("reverse-proxy", given, pem, check=False)
                 assert step.status == 1 and words in step.output and "Nothing was changed" in step.output
-                assert pem["key.pem"].splitlines()[1] not in step.output
+                assert pem["key.pem"].splitlines()[1] not in step.output + str(step.facts)
         assert content(up, PLACES) == before and visitor.get().status == 200
+
+    def test_a_long_name(self, up, given, params, files, authority):
+        name = f"{'x' * 63}.{'y' * 40}.shop.test"
+        step = up.apply("reverse-proxy", {**given, "DOMAIN": name, "SITES": f"{DOMAIN} {name}"}, authority.issue("long", [name]))
+        assert Visitor(up.address, authority.root, name).get().status == 200
+        step.undo()
+        settled(up, "reverse-proxy", params, files)
 
     def test_killed_at_a_program_and_undone(self, up, given, params, files, authority, visitor):
         """SIGKILL for the whole group at the nth program that changes something; the undo is killed too, elsewhere, and run again."""

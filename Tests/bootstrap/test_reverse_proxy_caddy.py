@@ -116,6 +116,8 @@ def test_a_given_certificate(up, params, files, visitor, tmp_path):
     settled(up, KIND, given, pem)
     refused = up.apply(KIND, given, {**pem, "key.pem": authority.issue("other")["key.pem"]}, check=False)
     assert refused.status == 1 and "does not belong to" in refused.output and "Nothing was changed" in refused.output
+    refused = up.plan(KIND, given, {**pem, "certificate.pem": pem["certificate.pem"] + pem["key.pem"]}, check=False)
+    assert refused.status == 1 and "A private key lies in the file" in refused.output and pem["key.pem"].splitlines()[1] not in refused.output
     step.undo()
     up.until(lambda: visitor.get().status == 200, "the old certificate", 10)
     settled(up, KIND, params, files)
