@@ -205,9 +205,10 @@ prove() {
   _copy=$ORCH_STEP/nginx
   rm -rf "$_copy"
   mkdir -p "$_copy/conf.d" "$_copy/sites-enabled" "$_copy/tls"
+  _packaged=$(packaged_default)
   for _file in /etc/nginx/* /etc/nginx/conf.d/* /etc/nginx/sites-enabled/*; do
     case $_file in
-      */nginx.conf | */nginx/conf.d | */nginx/sites-enabled | *'/*' | "$shared" | "$site" | "$(packaged_default)") continue ;;
+      */nginx.conf | */nginx/conf.d | */nginx/sites-enabled | *'/*' | "$shared" | "$site" | "$_packaged") continue ;;
     esac
     ! former_sites | sed 's,.*,/etc/nginx/conf.d/orchestrate-&.conf,' | grep -qxF "$_file" || continue
     ln -s "$_file" "$_copy${_file#/etc/nginx}"
