@@ -82,8 +82,16 @@ extension LoadedProject {
   ///
   /// - Parameter values: of the env file, which Compose fills in; nil: they aren't known yet, and nothing is taken off for the others.
   public func memoryPlan(_ machine: MachineSize, values: [String: String]?) throws(MemoryShortage) -> MemoryPlan {
-    let roles = inventory.services
+    var roles = inventory.services
     guard let values else { return try MemoryPlan(machine, services: roles, weights: inventory.memoryWeights) }
+    // Whose limit was written by hand, and for whom nothing is planned, is one of the others.
+    let used = Set((template?.entries ?? []).flatMap { EnvPart.memoryNames(in: $0.parts) }.map(\.name))
+    func isFixed(_ service: String, _ names: [String]) -> Bool {
+      used.isDisjoint(with: names + [service]) && composeServices[service]?.limit(values) != nil
+    }
+    if let database = roles.database, isFixed(database, MemoryPlan.databaseNames) { roles.database = nil }
+    if let cache = roles.cache, isFixed(cache, MemoryPlan.cacheNames) { roles.cache = nil }
+    roles.app.removeAll { isFixed($0, ["app"]) }
     let own = Set(roles.app + [roles.database, roles.cache].compactMap(\.self))
     var oneOff: Set<String> = [], containers: [String: Int] = [:]
     var others: Int64 = 0

@@ -151,10 +151,10 @@ public struct ProjectLoader: Sendable {
       project: project, inventory: inventory, playbook: decoded, playbookText: source.text, template: template,
       warnings: diagnostics.warnings)
     if template?.plansMemory == true,
-      let bytes = try? files.read(Paths.join(project.root, inventory.compose))
+      let bytes = try? files.read(Paths.join(project.root, inventory.compose)),
+      let compose = SourceText(file: inventory.compose, bytes: bytes, diagnostics: DiagnosticCollector())
     {
-      loaded.composeServices = ComposeService.all(
-        in: SourceText(file: inventory.compose, text: String(decoding: bytes, as: UTF8.self)))
+      loaded.composeServices = ComposeService.all(in: compose)
     }
     let marked = Set((template?.entries ?? []).filter(\.isMarkedSecret).map(\.name))
     loaded.variables = interpolation.values.filter { name, _ in

@@ -194,6 +194,19 @@ private func number(_ text: String?) -> Int { Int((text ?? "").prefix { $0.isNum
     #expect(try loaded.memoryPlan(machine, values: ["EXPORTER": "100m"]) == expected(200, 2))
   }
 
+  /// A database for which nothing is planned has its limit by hand: it leaves its part to those for whom something is.
+  @Test func aLimitByHandIsOneOfTheOthers() throws {
+    var sample = Sample()
+    sample.files["/p/compose.prod.yml"] =
+      "services:\n  bot: { mem_limit: \"${BOT}\" }\n  postgres: { mem_limit: 512m }\n  redis: { mem_limit: 64m }\n"
+    sample.files["/p/env.template"] = "BOT=${memory:app}\nR=${memory:maxmemory}\n"
+    let machine = MachineSize(memory: 1 << 30, cpus: 1), loaded = try sample.load()
+    let found = try loaded.memoryPlan(machine, values: [:])
+    #expect(found.limits == ["bot": 244, "redis": 60])
+    sample.files["/p/env.template"]! += "D=${memory:shared_buffers}\n"
+    #expect(try sample.load().memoryPlan(machine, values: [:]).limits.keys.sorted() == ["bot", "postgres", "redis"])
+  }
+
   /// Compose says what is wrong with its file.
   @Test func aFileThatCannotBeReadIsComposesToTell() throws {
     let machine = MachineSize(memory: 1 << 30, cpus: 1)
