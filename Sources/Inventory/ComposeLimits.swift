@@ -85,7 +85,7 @@ extension LoadedProject {
     var roles = inventory.services
     guard let values else { return try MemoryPlan(machine, services: roles, weights: inventory.memoryWeights) }
     // Whose limit was written by hand, and for whom nothing is planned, is one of the others.
-    let used = Set((template?.entries ?? []).flatMap { EnvPart.memoryNames(in: $0.parts) }.map(\.name))
+    let used = Set((template?.entries ?? []).flatMap { EnvPart.memoryNames(in: $0.parts) }.map { $0.name })
     func isFixed(_ service: String, _ names: [String]) -> Bool {
       used.isDisjoint(with: names + [service]) && composeServices[service]?.limit(values) != nil
     }
