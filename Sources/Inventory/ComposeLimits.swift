@@ -83,6 +83,7 @@ extension LoadedProject {
   /// - Parameter values: of the env file, which Compose fills in; nil: they aren't known yet, and nothing is taken off for the others.
   public func memoryPlan(_ machine: MachineSize, values: [String: String]?) throws(MemoryShortage) -> MemoryPlan {
     var roles = inventory.services
+    let standing = roles.app + [roles.database, roles.cache].compactMap(\.self)
     guard let values else { return try MemoryPlan(machine, services: roles, weights: inventory.memoryWeights) }
     // Whose limit was written by hand, and for whom nothing is planned, is one of the others.
     let used = Set((template?.entries ?? []).flatMap { EnvPart.memoryNames(in: $0.parts) }.map { $0.name })
@@ -99,7 +100,7 @@ extension LoadedProject {
       oneOff.formUnion([settings.service].compactMap(\.self))
     }
     for case .recreate(let settings) in playbook.steps.map(\.settings) { oneOff.subtract(settings.services) }
-    for (name, service) in composeServices where !oneOff.contains(name) || own.contains(name) {
+    for (name, service) in composeServices where !oneOff.contains(name) || standing.contains(name) {
       let count = service.containers(values)
       if own.contains(name) {
         containers[name] = count

@@ -203,7 +203,11 @@ private func number(_ text: String?) -> Int { Int((text ?? "").prefix { $0.isNum
     let machine = MachineSize(memory: 1 << 30, cpus: 1), loaded = try sample.load()
     let found = try loaded.memoryPlan(machine, values: [:])
     #expect(found.limits == ["bot": 244, "redis": 60])
-    sample.files["/p/env.template"]! += "D=${memory:shared_buffers}\n"
+    // Also of the service that a migration runs in.
+    sample.files["/p/env.template"] = "D=${memory:shared_buffers}\n"
+    sample.files["/p/compose.prod.yml"] = "services:\n  bot: { mem_limit: 319m }\n  redis: { mem_limit: 100m }\n"
+    #expect(try sample.load().memoryPlan(machine, values: [:]).limits == ["postgres": 400])
+    sample.files["/p/env.template"]! += "R=${memory:cache}\nB=${memory:bot}\n"
     #expect(try sample.load().memoryPlan(machine, values: [:]).limits.keys.sorted() == ["bot", "postgres", "redis"])
   }
 
