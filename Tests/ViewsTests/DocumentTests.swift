@@ -117,6 +117,7 @@ private let documents: [any TextDocument] = [
           disk /var/lib/docker: 5 GiB of 20 GiB free (25%)
           certificate bot.example.com: until 2026-12-30T00:00:00Z (38d15h)
           certificate www.example.com: nobody answers on port 443
+          certificate new.example.com: until 2026-11-27T00:00:00Z (5d15h), temporary: nobody trusts it
 
           SERVICE  STATE       HEALTH    RESTARTS  UP     IMAGE
           bot      running     healthy   0         1d00h  registry.example.com/market-bot:v1.0.0
