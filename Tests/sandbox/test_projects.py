@@ -200,7 +200,8 @@ def test_postgres_killed_under_load(loaded):
         stop.set()
         killer.join()
     assert "postgres" in status["reason"].lower(), status["reason"]
-    until(loaded, "healthy", within=60)
+    # Docker's pause (up to a minute), and then the minute in which status still tells of the restarts.
+    until(loaded, "healthy", within=150)
     assert int(loaded.host(f"docker inspect -f '{{{{.RestartCount}}}}' {container}")) > restarts
     assert loaded.identity("bot") == bot
     all_answered(loaded)
