@@ -239,13 +239,20 @@ private struct EffectiveConfigBuilder {
     root[section] = .object(entries)
   }
 
-  /// Which files it mounts as secrets and configs isn't part of Compose's config hash (measured on 2.26.1: another `file:` recreates nothing). Their
-  /// places follow their content, so that a label with these recreates the service when a file changes.
+  /// What it mounts as secrets and configs isn't part of Compose's config hash (measured on 2.26.1: another `file:` or `content:` recreates nothing). The
+  /// places of files follow their content, so that a label with these, or with what stands in the compose file itself, recreates the service when it changes.
   private func labelled(_ service: JSONValue) -> JSONValue {
     var places: [String] = []
     for section in ["secrets", "configs"] {
-      for (key, entry) in root[section]?.objectValue?.members ?? [] where uses(service, section: section, key: key) {
-        if let file = entry["file"]?.stringValue { places.append("\(section) \(key) \(file)\n") }
+      for mount in service[section]?.arrayValue ?? [] {
+        guard let source = mount["source"]?.stringValue ?? mount.stringValue, let entry = root[section]?[source] else {
+          continue
+        }
+        let inside = mount["target"]?.stringValue ?? Self.target(of: source, section: section)
+        if let file = entry["file"]?.stringValue { places.append("\(section) \(inside) \(file)\n") }
+        if let text = entry["content"]?.stringValue {
+          places.append("\(section) \(inside) \(context.sha256(Array(text.utf8)))\n")
+        }
       }
     }
     guard case .object(var members) = service, !places.isEmpty else { return service }
@@ -254,6 +261,9 @@ private struct EffectiveConfigBuilder {
     members["labels"] = .object(labels)
     return .object(members)
   }
+
+  /// Where a mount without `target` lies.
+  static func target(of source: String, section: String) -> String { section == "secrets" ? source : "/\(source)" }
 
   private func uses(_ service: JSONValue, section: String, key: String) -> Bool {
     (service[section]?.arrayValue ?? []).contains { $0["source"]?.stringValue == key || $0.stringValue == key }
@@ -352,7 +362,7 @@ func renaming(_ service: JSONValue, section: String, from key: String, to alias:
     items.map { item in
       guard case .object(var reference) = item, reference["source"]?.stringValue == key else { return item }
       reference["source"] = .string(alias)
-      if reference["target"] == nil { reference["target"] = .string(section == "secrets" ? key : "/\(key)") }
+      if reference["target"] == nil { reference["target"] = .string(EffectiveConfigBuilder.target(of: key, section: section)) }
       return .object(reference)
     })
   return .object(members)

@@ -85,18 +85,23 @@ func staleValues(_ context: StepContext) -> [String] {
   let environment = context.inventory.environment
   var problems: [String] = []
   var told: Set<String> = []
-  for value in env {
+  let replaced = env.filter { value in
     let hash = context.sha256(Array(value.value.utf8))
-    guard current.replaced?[value.name]?.contains(hash) == true, current.env[value.name] != hash,
-      value.origin != .composed
-    else {
-      continue
-    }
+    return current.replaced?[value.name]?.contains(hash) == true && current.env[value.name] != hash
+  }
+  for value in replaced where value.origin != .composed {
     told.insert(value.name)
     problems.append(
       "\(value.name) (\(value.origin)) is the value that `secrets rotate` has replaced: is that source older than the host? "
         + "For the vault: git pull, or set the present one there: orchestrate secrets set \(environment) \(value.name); "
         + "or a new one: orchestrate secrets rotate \(environment) \(value.name)")
+  }
+  // What was rotated has no line of its own in the env file, only what is made from it.
+  if problems.isEmpty, !replaced.isEmpty {
+    told.formUnion(replaced.map(\.name))
+    problems.append(
+      "\(replaced.map(\.name).joined(separator: ", ")) would be made from a value that `secrets rotate` has replaced: "
+        + "is the vault older than the host? git pull, or set the present value there (orchestrate env \(environment) --diff)")
   }
   let roles = (current.roles ?? [:]).merging(databaseRoles(config, context.inventory, env)) { $1 }
     .merging(context.templateRoles) { $1 }

@@ -323,6 +323,13 @@ private func rotated(_ context: StepContext) -> (context: StepContext, rotated: 
     deploy.env = [value("DB_PASSWORD", "old-password")]
     deploy.config = ComposeConfig(try json(composed("old-password")))
     #expect(staleValues(deploy) == [])
+    // What was rotated has no line of its own: only what is made from it tells.
+    deploy.current?.replaced = ["URL": [testHash(Array("pg://old".utf8))]]
+    deploy.current?.env["URL"] = testHash(Array("pg://new".utf8))
+    deploy.env = [value("URL", "pg://old", origin: .composed)]
+    #expect(staleValues(deploy).count == 1 && staleValues(deploy)[0].hasPrefix("URL would be made from a value"))
+    deploy.env = [value("URL", "pg://new", origin: .composed)]
+    #expect(staleValues(deploy) == [])
     // A role that the template names.
     deploy.env = [value("WRITER", "b")]
     deploy.current?.env["WRITER"] = testHash(Array("a".utf8))
