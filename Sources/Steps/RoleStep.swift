@@ -26,7 +26,7 @@ public struct RoleStep: StepKind {
         StepPayload.File(
           "roles",
           bytes: Array(context.roleChanges.map { "\($0.verifier.reveal()) \($0.role)\n" }.joined().utf8))
-      ], secrets: ["roles", "before"])
+      ], secrets: ["roles", "verifiers"])
   }
 }
 

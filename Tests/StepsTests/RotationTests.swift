@@ -351,7 +351,7 @@ private func rotated(_ context: StepContext) -> (context: StepContext, rotated: 
     ]
     let payload = RoleStep().payload(context)
     #expect(payload.files[0].bytes == Array("SCRAM-SHA-256$1 my shop\n".utf8))
-    #expect(payload.changes && payload.hasUndo && payload.secrets == ["roles", "before"])
+    #expect(payload.changes && payload.hasUndo && payload.secrets == ["roles", "verifiers"])
     #expect(payload.parameters.map { "\($0.name)=\($0.value)" } == ["DB_SERVICE=postgres"])
     let change = RoleStep().plan(context)[0]
     #expect(

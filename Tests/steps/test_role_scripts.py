@@ -95,8 +95,8 @@ class TestRole:
         step.apply()
         assert now(project) == f"market\t{NEW}\n"
         step.apply()  # again, as after a crash: what was is not forgotten
-        assert project.machine.read(f"{step.directory}/before") == f"{OLD} market\n"
-        assert project.machine.sh(f"stat -c %a {quote(step.directory)}/before").strip() == "600"
+        assert project.machine.read(f"{step.directory}/verifiers") == f"{OLD} market\n"
+        assert project.machine.sh(f"stat -c %a {quote(step.directory)}/verifiers").strip() == "600"
         step.undo()
         assert now(project) == f"market\t{OLD}\n"
         step.undo()
@@ -259,3 +259,14 @@ class TestEnv:
         project.commit(1)
         project.deployment(2).step("prune", {"RELEASES": "2", "IMAGES": "0", "LOGS_SECONDS": "60"}).apply()
         assert project.machine.sh(f"ls {quote(secrets)}").split() == ["ENV.1", "RUNS.2"]
+
+    def test_prune_keeps_everything_where_a_release_cannot_be_read(self, project):
+        project.machine.write(f"{project.opt}/secrets/MAYBE.1", "x", 0o444)
+        project.machine.write(f"{project.opt}/files/{'a' * 64}/f", "x")
+        project.machine.write(f"{project.opt}/releases/1/.env", "A=b\n")
+        project.machine.write(f"{project.opt}/releases/1/release.json", '{\n  "previous" : 0,\n}\n')
+        project.commit(1)
+        prune = project.deployment(2).step("prune", {"RELEASES": "2", "IMAGES": "0", "LOGS_SECONDS": "60"})
+        assert "effective.json can not be read" in prune.apply()[1]
+        assert project.machine.sh(f"ls {quote(project.opt)}/secrets {quote(project.opt)}/files | grep .").count("MAYBE.1") == 1
+        assert "a" * 64 in project.machine.sh(f"ls {quote(project.opt)}/files")

@@ -64,8 +64,8 @@ set_verifiers() {
 # restore_roles: what the role step of this deployment has changed becomes what it was. A database that doesn't run is started. The step's own undo does
 # it, and before it whoever starts containers of the release before, which would be refused.
 restore_roles() {
-  for role_before in "$ORCH_DEPLOYMENT"/[0-9][0-9]-role/before; do
-    role_step=${role_before%/before}
+  for role_before in "$ORCH_DEPLOYMENT"/[0-9][0-9]-role/verifiers; do
+    role_step=${role_before%/verifiers}
     if [ ! -f "$role_before" ] || [ -f "$role_step/restored" ]; then continue; fi
     # shellcheck source=/dev/null
     role_service=$(DB_SERVICE='' && . "$role_step/params" && printf '%s' "$DB_SERVICE") || return 1

@@ -63,18 +63,29 @@ for number in $numbers; do
 done
 rm -rf "$ORCH_OPT"/releases/.*.old || warn 'An old release could not be removed.'
 
-# Files that no release mounts any more.
-cat "$ORCH_OPT"/releases/[1-9]*/effective.json 2>/dev/null | tr '"' '\n' |
-  sed -n 's,^.*/files/\([0-9a-f]\{64\}\).*$,\1,p' | sort -u >mounted
-for directory in "$ORCH_OPT"/files/*/; do
-  hash=${directory%/} hash=${hash##*/}
-  [ -d "$directory" ] || continue
-  grep -qxF -e "$hash" mounted || rm -rf "$directory" || warn "The files $hash could not be removed."
-done
+# readable FILE...: what can't be read may name all that is to be kept.
+readable() {
+  for file; do
+    if ! [ -r "$file" ]; then
+      warn "$file can not be read: what the releases mount stays."
+      return 1
+    fi
+  done
+}
 
-# Values in files that no release has any more: neither its env file names them, nor what it runs.
-if [ -d "$ORCH_OPT/secrets" ]; then
-  cat "$ORCH_OPT"/releases/[1-9]*/.env "$ORCH_OPT"/releases/[1-9]*/effective.json 2>/dev/null | tr "\"'= " '\n' >mounted
+# Files that no release mounts any more.
+if readable "$ORCH_OPT"/releases/[1-9]*/effective.json; then
+  cat "$ORCH_OPT"/releases/[1-9]*/effective.json | tr '"' '\n' | sed -n 's,^.*/files/\([0-9a-f]\{64\}\).*$,\1,p' | sort -u >mounted
+  for directory in "$ORCH_OPT"/files/*/; do
+    hash=${directory%/} hash=${hash##*/}
+    [ -d "$directory" ] || continue
+    grep -qxF -e "$hash" mounted || rm -rf "$directory" || warn "The files $hash could not be removed."
+  done
+fi
+
+# Values in files that no release has any more: neither its env file names them, nor what it runs. Only their paths are written down.
+if [ -d "$ORCH_OPT/secrets" ] && readable "$ORCH_OPT"/releases/[1-9]*/.env "$ORCH_OPT"/releases/[1-9]*/effective.json; then
+  cat "$ORCH_OPT"/releases/[1-9]*/.env "$ORCH_OPT"/releases/[1-9]*/effective.json | tr "\"'= " '\n' | grep -F -e "$ORCH_OPT/secrets/" >mounted || : >mounted
   for file in "$ORCH_OPT"/secrets/*; do
     [ -f "$file" ] || continue
     grep -qxF -e "$file" mounted || rm -f "$file" || warn "The file ${file##*/} could not be removed."

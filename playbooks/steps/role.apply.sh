@@ -15,6 +15,6 @@ DB_SERVICE=''
 await_baseline
 database=$(running_container "$DB_SERVICE")
 [ -n "$database" ] || die "The database ($DB_SERVICE) does not run: its roles can't be changed."
-[ -f before ] || write_atomically "$ORCH_STEP/before" role_verifiers "$database" roles
+[ -f verifiers ] || write_atomically "$ORCH_STEP/verifiers" role_verifiers "$database" roles
 set_verifiers "$database" roles
 while read -r _ role; do say "the database role $role has a new password"; done <roles
