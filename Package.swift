@@ -46,6 +46,7 @@ let embedded = [
   "host/probe.py",
   "host/probe.sh",
   "host/proxy.sh",
+  "host/queue.sh",
   "host/recover.service",
   "host/recovery.sh",
   "host/registry.sh",

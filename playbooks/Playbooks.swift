@@ -37,6 +37,7 @@ public enum Playbooks {
     EmbeddedFile(path: "probe.py", bytes: PackageResources.probe_py),
     EmbeddedFile(path: "probe.sh", bytes: PackageResources.probe_sh),
     EmbeddedFile(path: "proxy.sh", bytes: PackageResources.proxy_sh),
+    EmbeddedFile(path: "queue.sh", bytes: PackageResources.queue_sh),
     EmbeddedFile(path: "queries/backups.query.sh", bytes: PackageResources.backups_query_sh),
     EmbeddedFile(path: "queries/certificates.query.sh", bytes: PackageResources.certificates_query_sh),
     EmbeddedFile(path: "queries/health.query.sh", bytes: PackageResources.health_query_sh),

@@ -74,7 +74,7 @@ struct LiveDeploymentClient: DeploymentClient {
       try text.map { try EnvFile.read(Array($0.utf8), file: "a release's env file") } ?? []
     }
     var carried = PresentValues(HostSecrets(session, inventory: loaded.inventory))
-      .carried(over: current, to: target.version, older: try read(env), present: try read(host))
+      .carried(over: current, to: target, older: try read(env), present: try read(host))
     carried.roles = loaded.template?.roles ?? [:]
     return carried
   }

@@ -18,38 +18,62 @@ struct PresentValues {
   ///   - older: the env file of the release that is gone back to, with the values that are in files.
   ///   - present: the running release's.
   func carried(
-    over current: Release, to version: String, older: [(name: String, value: String)],
+    over current: Release, to target: Release, older: [(name: String, value: String)],
     present: [(name: String, value: String)]
   ) -> Rotation {
     var result = Rotation(key: "", values: [], before: [:], after: [:])
     let now = Dictionary(places.entries(present).map { ($0.name, $0) }, uniquingKeysWith: { $1 })
+    // A role's password may have another name by now.
+    func standing(_ name: String) -> SecretPlaces.Entry? {
+      if let entry = now[name] { return entry }
+      guard let role = target.roles?[name] else { return nil }
+      return (current.roles ?? [:]).filter { $0.value == role }.keys.sorted().lazy.compactMap { now[$0] }.first
+    }
     let entries = places.entries(older)
     let replaced = entries.filter { entry in
-      !entry.value.isEmpty && now[entry.name]?.value != entry.value
+      !entry.value.isEmpty && standing(entry.name)?.value != entry.value
         && current.replaced?[entry.name]?.contains(SHA256.hex(Array(entry.value.utf8))) == true
     }
-    let gone = replaced.filter { now[$0.name] == nil }.map(\.name)
-    if !gone.isEmpty {
-      result.note =
-        "\(gone.joined(separator: ", ")): replaced by a rotation since \(version) ran, and the running release has no other value: the older one comes back"
+    let gone = replaced.filter { standing($0.name) == nil }
+    let rotated = Dictionary(replaced.compactMap { entry in standing(entry.name).map { (entry.name, $0.value) } }) {
+      $1
     }
-    let rotated = Dictionary(replaced.compactMap { entry in now[entry.name].map { (entry.name, $0.value) } }) { $1 }
     // What is made from another rotated value is made anew: the older release may make something else of it than the running one does.
     let roots = replaced.filter { entry in
       rotated[entry.name] != nil && !replaced.contains { isMade(entry.value, from: $0.value) }
     }
-    let pairs = roots.filter { $0.value.count >= Self.unmistakable }
-      .map { (old: $0.value, new: rotated[$0.name] ?? $0.value) }
-      .sorted { ($0.old.count, $0.old) > ($1.old.count, $1.old) }
+    let unchanged = entries.filter { now[$0.name]?.value == $0.value }
+    let remade = Remade(
+      pairs: roots.map { (old: $0.value, new: rotated[$0.name] ?? $0.value) }, unchanged: unchanged.map(\.value))
+    var unknown: [String] = []
     for entry in entries {
       var value = entry.value
-      if !roots.contains(where: { $0.name == entry.name }) {
-        for pair in pairs { value = value.replacing(pair.old, with: pair.new) }
+      if roots.contains(where: { $0.name == entry.name }) {
+        value = rotated[entry.name] ?? value
+      } else if now[entry.name]?.value != value, !gone.contains(where: { isMade(entry.value, from: $0.value) }) {
+        value = remade.value(of: value, as: now[entry.name]?.value) ?? rotated[entry.name] ?? value
+        let isGone = gone.contains { $0.name == entry.name }
+        if value == entry.value, !isGone, current.replaced?[entry.name] != nil { unknown.append(entry.name) }
       }
-      if value == entry.value { value = rotated[entry.name] ?? value }
       append(entry, value, now[entry.name], &result)
     }
+    result.note = note(gone.map(\.name), unknown, target.version)
     return result
+  }
+
+  private func note(_ gone: [String], _ unknown: [String], _ version: String) -> String? {
+    var parts: [String] = []
+    if !gone.isEmpty {
+      parts.append(
+        "\(gone.joined(separator: ", ")): replaced by a rotation since \(version) ran, and the running release has no other value: the older one comes back"
+      )
+    }
+    if !unknown.isEmpty {
+      parts.append(
+        "\(unknown.joined(separator: ", ")): rotated once, and \(version) has a value that isn't known: it comes back as it was"
+      )
+    }
+    return parts.isEmpty ? nil : parts.joined(separator: "; ")
   }
 
   private func append(
@@ -67,10 +91,39 @@ struct PresentValues {
     result.values.append(resolved)
   }
 
-  /// Shorter text stands in others by chance.
-  private static let unmistakable = 8
-
   private func isMade(_ text: String, from other: String) -> Bool {
-    other.count >= Self.unmistakable && other.count < text.count && text.contains(other)
+    other.count >= Remade.unmistakable && other.count < text.count && text.contains(other)
+  }
+}
+
+/// Text that is made from values which have been replaced.
+private struct Remade {
+  /// The longest old one first.
+  let pairs: [(old: String, new: String)]
+  /// What stands in both releases alike: a word that is found there, like a user's name, doesn't tell where else it is the value.
+  let unchanged: [String]
+
+  /// Shorter text stands in others by chance.
+  static let unmistakable = 8
+
+  init(pairs: [(old: String, new: String)], unchanged: [String]) {
+    self.pairs = pairs.filter { $0.old.count >= Self.unmistakable }
+      .sorted { ($0.old.count, $0.old) > ($1.old.count, $1.old) }
+    self.unchanged = unchanged
+  }
+
+  /// - Parameter present: what the running release has by that name.
+  /// - Returns: nil: nothing is made anew.
+  func value(of older: String, as present: String?) -> String? {
+    if let present {
+      // Made in the same way in both: whatever else looks like the value.
+      let back = pairs.sorted { $0.new.count > $1.new.count }
+        .reduce(present) { $1.new.isEmpty ? $0 : $0.replacing($1.new, with: $1.old) }
+      if back == older { return present }
+    }
+    let made = pairs.reduce(older) { text, pair in
+      unchanged.contains { $0.contains(pair.old) } ? text : text.replacing(pair.old, with: pair.new)
+    }
+    return made == older ? nil : made
   }
 }

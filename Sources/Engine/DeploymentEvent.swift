@@ -15,7 +15,8 @@ public enum DeploymentEvent: Sendable, Equatable {
   case reconnected(host: String)
 
   /// The lock is held by another deployment, and `--lock-wait` allows waiting for it.
-  case waitingForLock(host: String, holder: LockHolder, limit: Double)
+  /// `place`: in the queue, 1 for the one who gets it next; nil: the host has none.
+  case waitingForLock(host: String, holder: LockHolder, limit: Double, place: Int? = nil)
   /// The lock is ours. `from` is the version that runs now, if any.
   case opened(host: String, number: Int, from: String?, to: String)
   /// A deployment that somebody left open was closed before ours was opened.

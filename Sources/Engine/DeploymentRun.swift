@@ -206,13 +206,14 @@ public actor DeploymentRun {
     watchForLog(on: attachment)
   }
 
-  /// Who holds the lock that we wait for.
+  /// Who holds the lock that we wait for, and how many come before us.
   private nonisolated var tellWaiting: @Sendable (Reply) -> Void {
     let emit = emit, host = host, limit = Double(request.lockWait.components.seconds)
     return { reply in
       guard !reply.body.isEmpty else { return }  // only a sign of life
       let holder = LockHolder(json: reply.text) ?? LockHolder(who: "another deployment")
-      emit(.waitingForLock(host: host, holder: holder, limit: limit))
+      let place = (try? JSONValue(parsing: reply.text))?["place"]?.intValue
+      emit(.waitingForLock(host: host, holder: holder, limit: limit, place: place))
     }
   }
 

@@ -117,7 +117,8 @@ extension Preparation {
     let all = before.merging(context.templateRoles) { $1 }.merging(own) { $1 }
     let now = current.rolePasswords(own, others: all), then = target.rolePasswords(before, others: all)
     for (role, password) in then.sorted(by: { $0.key < $1.key }) where now[role]?.hash != password.hash {
-      guard let value = old.first(where: { $0.name == password.name })?.value else { continue }
+      let carried = context.carriedOver?.values.first { $0.name == password.name }?.value
+      guard let value = carried ?? old.first(where: { $0.name == password.name })?.value else { continue }
       let verifier = try verifier(of: Secret(value), password.name, client)
       context.roleChanges.append(
         RoleChange(role: role, name: password.name, verifier: verifier, backTo: target.version))

@@ -13,6 +13,9 @@ struct ComposeService: Sendable, Equatable {
     limit.flatMap { Self.filled($0, values) }.flatMap { Self.bytes($0) }
   }
 
+  /// Whether no value can change it.
+  var isLiteral: Bool { limit.map { !$0.contains("$") && Self.bytes($0) != nil } ?? false }
+
   func containers(_ values: [String: String]) -> Int {
     max(0, min(10_000, replicas.flatMap { Self.filled($0, values) }.flatMap { Int($0) } ?? 1))
   }
@@ -29,6 +32,7 @@ struct ComposeService: Sendable, Equatable {
     let name = String(inner.prefix { $0 == "_" || ($0.isASCII && ($0.isLetter || $0.isNumber)) })
     guard Names.isVariable(name) else { return nil }
     let rest = inner.dropFirst(name.count)
+    if rest.hasPrefix(":+") || rest.hasPrefix("+") { return nil }
     if let value = values[name], !value.isEmpty { return value }
     let word: Substring? =
       rest.hasPrefix(":-") ? rest.dropFirst(2) : rest.hasPrefix("-") ? rest.dropFirst() : nil
@@ -93,6 +97,9 @@ extension LoadedProject {
     if let database = roles.database, isFixed(database, MemoryPlan.databaseNames) { roles.database = nil }
     if let cache = roles.cache, isFixed(cache, MemoryPlan.cacheNames) { roles.cache = nil }
     roles.app.removeAll { isFixed($0, ["app"]) }
+    // `app` is meant for those that have no limit of their own in the compose file.
+    let planned = roles.app.filter { used.contains($0) || composeServices[$0]?.isLiteral != true }
+    if !planned.isEmpty { roles.app = planned }
     let own = Set(roles.app + [roles.database, roles.cache].compactMap(\.self))
     var oneOff: Set<String> = [], containers: [String: Int] = [:]
     var others: Int64 = 0

@@ -334,7 +334,7 @@ private struct EffectiveConfigBuilder {
         continue
       }
       if let new = entries[key], new != old[key] {
-        let alias = "\(key)-\(context.sha256(Array(new.text(sorted: true).utf8)).prefix(8))"
+        let alias = aliasName(of: key, new, context)
         entries[alias] = new
         for (name, service) in services.members {
           services[name] = renaming(service, section: section, from: key, to: alias)
@@ -355,6 +355,11 @@ private struct EffectiveConfigBuilder {
   }
 }
 
+/// The name of a secret or a config that exists twice, for those that don't stay as they run.
+func aliasName(of key: String, _ entry: JSONValue, _ context: StepContext) -> String {
+  "\(key)-\(context.sha256(Array(entry.text(sorted: true).utf8)).prefix(8))"
+}
+
 /// The service with another name for a secret or a config that it mounts, where it was.
 func renaming(_ service: JSONValue, section: String, from key: String, to alias: String) -> JSONValue {
   guard case .object(var members) = service, let items = members[section]?.arrayValue else { return service }
@@ -362,7 +367,9 @@ func renaming(_ service: JSONValue, section: String, from key: String, to alias:
     items.map { item in
       guard case .object(var reference) = item, reference["source"]?.stringValue == key else { return item }
       reference["source"] = .string(alias)
-      if reference["target"] == nil { reference["target"] = .string(EffectiveConfigBuilder.target(of: key, section: section)) }
+      if reference["target"] == nil {
+        reference["target"] = .string(EffectiveConfigBuilder.target(of: key, section: section))
+      }
       return .object(reference)
     })
   return .object(members)

@@ -101,7 +101,8 @@ func staleValues(_ context: StepContext) -> [String] {
     told.formUnion(replaced.map(\.name))
     problems.append(
       "\(replaced.map(\.name).joined(separator: ", ")) would be made from a value that `secrets rotate` has replaced: "
-        + "is the vault older than the host? git pull, or set the present value there (orchestrate env \(environment) --diff)")
+        + "is the vault older than the host? git pull, or set the present value there (orchestrate env \(environment) --diff)"
+    )
   }
   let roles = (current.roles ?? [:]).merging(databaseRoles(config, context.inventory, env)) { $1 }
     .merging(context.templateRoles) { $1 }

@@ -35,7 +35,7 @@ public func rotatedConfig(_ context: StepContext) -> RotatedConfig {
     changed.insert(name)
     services[name] = rotated
   }
-  for place in files { giveOwnName(to: place, of: new, &root, &services) }
+  for place in files { giveOwnName(to: place, running, &root, &services, context) }
   root["services"] = .object(services)
   result.config = ComposeConfig(.object(root))
   result.services = changed.subtracting(app)
@@ -51,7 +51,9 @@ public func rotatedConfig(_ context: StepContext) -> RotatedConfig {
 public func carriedConfig(_ context: StepContext) -> RotatedConfig {
   var result = RotatedConfig(config: context.targetConfig ?? ComposeConfig(.object([:])))
   guard let carried = context.carriedOver, case .object(var root) = result.config.root else { return result }
-  var rotator = Rotator(rotation: carried, new: .null)
+  let older = result.config
+  var rotator = Rotator(
+    rotation: carried, new: .null, present: context.currentConfig, besides: context.inventory.services.database)
   rotator.isKept = true
   for section in ["secrets", "configs"] where root[section] != nil {
     root[section] = rotator.rotated(root[section]!, at: [section])
@@ -61,11 +63,11 @@ public func carriedConfig(_ context: StepContext) -> RotatedConfig {
   for (name, service) in services.members where !staying.contains(name) {
     services[name] = rotator.rotated(service, at: ["services", name])
   }
-  for place in files { giveOwnName(to: place, of: nil, &root, &services) }
+  for place in files { giveOwnName(to: place, older, &root, &services, context) }
   root["services"] = .object(services)
   result.config = ComposeConfig(.object(root))
   result.warnings = rotator.lost.sorted().map {
-    "\($0) may go back with an older value of \(carried.changed.sorted().joined(separator: ", ")), which is too short to be told from other text"
+    "\($0) may go back with an older value of \(carried.changed.sorted().joined(separator: ", ")), which can't be told from other text"
   }
   return result
 }
@@ -74,21 +76,28 @@ public func carriedConfig(_ context: StepContext) -> RotatedConfig {
 /// it is given one again, the same that a deploy would give it.
 /// - Parameters:
 ///   - place: like `secrets`, its name, `file`.
-///   - composed: what the compose file says, if that is known.
+///   - before: where it has that name.
 private func giveOwnName(
-  to place: [String], of composed: ComposeConfig?, _ root: inout JSONObject, _ services: inout JSONObject
+  to place: [String], _ before: ComposeConfig, _ root: inout JSONObject, _ services: inout JSONObject,
+  _ context: StepContext
 ) {
-  guard place.count == 3, var entries = root[place[0]]?.objectValue else { return }
-  let alias = place[1], key = String(alias.dropLast(9))
-  guard alias.dropFirst(key.count).first == "-", alias.suffix(8).allSatisfy(\.isHexDigit), entries[key] != nil,
-    composed?.root[place[0]]?[alias] == nil
-  else { return }
+  guard place.count == 3, var entries = root[place[0]]?.objectValue, let entry = before.root[place[0]]?[place[1]] else {
+    return
+  }
+  let alias = place[1], key = ownName(of: alias)
+  guard let key, entries[key] != nil, alias == aliasName(of: key, entry, context) else { return }
   entries[key] = entries[alias]
   entries[alias] = nil
   root[place[0]] = .object(entries)
   for (name, service) in services.members where uses(service, place) {
     services[name] = renaming(service, section: place[0], from: alias, to: key)
   }
+}
+
+/// Of a name that may be one of ours; nil: it isn't.
+private func ownName(of alias: String) -> String? {
+  let key = String(alias.dropLast(9))
+  return alias.dropFirst(key.count).first == "-" && alias.suffix(8).allSatisfy(\.isHexDigit) ? key : nil
 }
 
 /// What the database's container goes on with: its first password stands there for ever, and means nothing any more.
@@ -154,8 +163,13 @@ private struct Rotator {
   var places: [[String]] = []
   /// Services of which nobody can tell what would come there.
   var lost: Set<String> = []
+  /// Old values that stand in what runs with the new ones: words that mean something else as well.
+  private let ordinary: Set<String>
 
-  init(rotation: Rotation, new: JSONValue) {
+  /// - Parameters:
+  ///   - present: what runs with the new values already, if anything does.
+  ///   - database: the service that keeps its first value for ever.
+  init(rotation: Rotation, new: JSONValue, present: ComposeConfig? = nil, besides database: String? = nil) {
     self.new = new
     let before = rotation.before.mapValues { $0.reveal() }, after = rotation.after.mapValues { $0.reveal() }
     (self.before, self.after) = (before, after)
@@ -166,6 +180,13 @@ private struct Rotator {
     }
     pairs = rotation.before.map { ($0.value.reveal(), rotation.after[$0.key]?.reveal() ?? "") }
       .sorted { ($0.0.count, $0.0) > ($1.0.count, $1.0) }
+    var text = ""
+    for (name, service) in present?.root["services"]?.objectValue?.members ?? [] where name != database {
+      guard var members = service.objectValue else { continue }
+      for key in members.keys where !Self.interpolated.contains(key) { members[key] = nil }
+      text += unescapeDollars(JSONValue.object(members).text())
+    }
+    ordinary = Set(pairs.map(\.old).filter { !$0.isEmpty && text.contains($0) })
   }
 
   mutating func rotated(_ value: JSONValue, at path: [String]) -> JSONValue {
@@ -184,9 +205,11 @@ private struct Rotator {
   private mutating func leaf(_ text: String, at path: [String]) -> JSONValue {
     let plain = unescapeDollars(text)
     guard pairs.contains(where: { holds(plain, $0.old) }) else { return .string(text) }
-    if let other = new[path: path]?.stringValue {
+    if let other = composed(path)?.stringValue {
       let next = unescapeDollars(other)
-      if next != plain, pairs.contains(where: { holds(next, $0.new) }) {
+      // Made from something else, as Compose shows.
+      guard next != plain else { return .string(text) }
+      if pairs.contains(where: { holds(next, $0.new) }) {
         places.append(path)
         return .string(other)
       }
@@ -195,18 +218,38 @@ private struct Rotator {
     let moved = files.reduce(plain) { $0.replacing($1.old, with: $1.new) }
     if moved != plain { return replaced(by: moved, at: path) }
     // Something else looks like it: an image's name, a path. Short values are found everywhere.
-    guard isKept, path.count > 2, Self.interpolated.contains(path[2]) else { return .string(text) }
+    guard isKept, path.count > 2, Self.interpolated.contains(path[2]) else {
+      if isKept, new == .null, path.count > 2, path[2] != "image" { tellLost(plain, path) }
+      return .string(text)
+    }
     // As `env_file` has it.
     if path[2] == "environment", let name = path.last, before[name] == plain, let value = after[name] {
       return replaced(by: value, at: path)
     }
     var next = plain
-    for pair in pairs where pair.old.count >= Self.unmistakable { next = next.replacing(pair.old, with: pair.new) }
+    for pair in pairs where isUnmistakable(pair.old) { next = next.replacing(pair.old, with: pair.new) }
     guard next != plain else {
-      if new[path: path] == nil { lost.insert("service \(path[1])") }
+      if composed(path) == nil { lost.insert(owner(path)) }
       return .string(text)
     }
     return replaced(by: next, at: path)
+  }
+
+  /// What the release's own compose file says there; a file with a name of ours stands under its own.
+  private func composed(_ path: [String]) -> JSONValue? {
+    if let value = new[path: path] { return value }
+    guard path.count > 2, path[0] != "services", let key = ownName(of: path[1]) else { return nil }
+    return new[path: [path[0], key] + path.dropFirst(2)]
+  }
+
+  private func isUnmistakable(_ old: String) -> Bool { old.count >= Self.unmistakable && !ordinary.contains(old) }
+
+  private mutating func tellLost(_ plain: String, _ path: [String]) {
+    if pairs.contains(where: { isUnmistakable($0.old) && plain.contains($0.old) }) { lost.insert(owner(path)) }
+  }
+
+  private func owner(_ path: [String]) -> String {
+    path[0] == "services" ? "service \(path[1])" : "\(path[0].dropLast()) \(path[1])"
   }
 
   /// - Parameter text: as it is meant; Compose reads it again.
@@ -217,7 +260,7 @@ private struct Rotator {
 
   private static let unmistakable = 8
   private static let interpolated: Set<String> = [
-    "environment", "command", "entrypoint", "healthcheck", "labels", "content",
+    "environment", "command", "entrypoint", "healthcheck", "labels", "annotations", "logging", "extra_hosts", "content",
   ]
 
   /// An empty or short value counts only where it is all there is.

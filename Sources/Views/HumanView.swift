@@ -71,8 +71,9 @@ private struct Screen {
     case .reconnected(let host):
       phase = nil
       print(style.dim("\(host): connected again"))
-    case .waitingForLock(let host, let holder, let limit):
-      phase = "\(host) is locked by \(context.shown(holder.sentence)); waiting up to \(durationText(limit))"
+    case .waitingForLock(let host, let holder, let limit, let place):
+      phase =
+        "\(host) is locked by \(context.shown(holder.sentence)); waiting up to \(durationText(limit))\(queueText(place))"
     case .opened(let host, let number, let from, let to):
       phase = nil
       let change = [from, to].compactMap { $0 }.filter { !$0.isEmpty }.map { context.shown($0) }.joined(

@@ -43,8 +43,12 @@ func document(of event: DeploymentEvent) -> (name: String, members: [(String, JS
   case .reconnecting(let host, let attempt, let since):
     return ("reconnecting", string("host", host) + whole("attempt", attempt) + seconds("lost_for", since))
   case .reconnected(let host): return ("reconnected", string("host", host))
-  case .waitingForLock(let host, let holder, let limit):
-    return ("waiting_for_lock", string("host", host) + [("holder", jsonValue(of: holder))] + seconds("limit", limit))
+  case .waitingForLock(let host, let holder, let limit, let place):
+    return (
+      "waiting_for_lock",
+      string("host", host) + [("holder", jsonValue(of: holder))] + seconds("limit", limit)
+        + (place.map { whole("place", $0) } ?? [])
+    )
   case .opened(let host, let number, let from, let to):
     return ("opened", string("host", host) + whole("number", number) + string("from", from) + string("to", to))
   case .recovered(let host, let number, let outcome):

@@ -82,9 +82,9 @@ struct PlainLog {
         host, nil, "connection lost \(durationText(since)) ago; the deployment goes on on the host; attempt \(attempt)",
         to: .standardError)
     case .reconnected(let host): line(host, nil, "connected again")
-    case .waitingForLock(let host, let holder, let limit):
+    case .waitingForLock(let host, let holder, let limit, let place):
       phase = "waiting for the lock of \(host)"
-      line(host, nil, "locked by \(holder.sentence); waiting up to \(durationText(limit))")
+      line(host, nil, "locked by \(holder.sentence); waiting up to \(durationText(limit))\(queueText(place))")
     case .opened(let host, let number, let from, let to):
       phase = nil
       let change = [from, to].compactMap { $0 }.filter { !$0.isEmpty }.joined(separator: " → ")

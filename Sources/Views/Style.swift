@@ -89,6 +89,12 @@ func padded(_ text: String, to width: Int, right: Bool = false) -> String {
   return right ? blanks + text : text + blanks
 }
 
+/// How many wait for the lock before us.
+func queueText(_ place: Int?) -> String {
+  guard let place, place > 1 else { return "" }
+  return place == 2 ? ", 1 other is before us" : ", \(place - 1) others are before us"
+}
+
 /// `0.4s`, `12.3s`, `2m05s`, `1h02m`.
 func durationText(_ seconds: Double) -> String {
   let seconds = max(0, seconds)

@@ -160,7 +160,8 @@ private func number(_ text: String?) -> Int { Int((text ?? "").prefix { $0.isNum
   @Test(
     arguments: [
       ("1g", "1g"), ("${A}", "a"), ("$A", "a"), ("${A:?why}", "a"), ("${B:-2g}", "2g"), ("${B-2g}", "2g"),
-      ("${B}", nil), ("${B:-${A}}", nil), ("x${A}", nil), ("${}", nil), ("${", nil), ("$", nil), ("${A", nil),
+      ("${A:+2g}", nil), ("${A+2g}", nil), ("${B}", nil), ("${B:-${A}}", nil), ("x${A}", nil), ("${}", nil),
+      ("${", nil), ("$", nil), ("${A", nil),
     ] as [(String, String?)])
   func variables(text: String, value: String?) { #expect(ComposeService.filled(text, ["A": "a"]) == value) }
 
@@ -209,6 +210,19 @@ private func number(_ text: String?) -> Int { Int((text ?? "").prefix { $0.isNum
     #expect(try sample.load().memoryPlan(machine, values: [:]).limits == ["postgres": 400])
     sample.files["/p/env.template"]! += "R=${memory:cache}\nB=${memory:bot}\n"
     #expect(try sample.load().memoryPlan(machine, values: [:]).limits.keys.sorted() == ["bot", "postgres", "redis"])
+  }
+
+  /// `app` is for those of the app that have no limit of their own.
+  @Test func oneOfTheAppsWithALimitByHand() throws {
+    var sample = Sample()
+    sample.files["/p/inventories/prod.yml"]?.replace("app: [bot]", with: "app: [bot, worker]")
+    sample.files["/p/compose.prod.yml"] = "services:\n  bot: { mem_limit: \"${BOT}\" }\n  worker: { mem_limit: 512m }\n"
+    sample.files["/p/env.template"] = "BOT=${memory:app}\nDB=${memory:database}\nR=${memory:cache}\n"
+    let machine = MachineSize(memory: 2 << 30, cpus: 1), loaded = try sample.load()
+    #expect(loaded.inventory.services.app == ["bot", "worker"])
+    #expect(try loaded.memoryPlan(machine, values: [:]).limits.keys.sorted() == ["bot", "postgres", "redis"])
+    sample.files["/p/env.template"]! += "W=${memory:worker}\n"
+    #expect(try sample.load().memoryPlan(machine, values: [:]).limits.count == 4)
   }
 
   /// Compose says what is wrong with its file.

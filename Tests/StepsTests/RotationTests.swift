@@ -285,6 +285,67 @@ private func rotated(_ context: StepContext) -> (context: StepContext, rotated: 
     #expect(payload.secrets.contains("files/API_KEY.2"))
   }
 
+  /// A password that is a word of its own: only where it is the value is it replaced.
+  @Test func aRollbackFromAnOrdinaryPassword() throws {
+    func text(_ password: String) -> String {
+      composed(password).replacing(#""PRICE":"5$$""#, with: #""HOST":"postgres","DB_PASSWORD":"\#(password)""#)
+    }
+    let values = [value("DB_PASSWORD", "new-password"), value("LEVEL", "1")]
+    let (back, warnings) = try goingBack(
+      ["DB_PASSWORD": ("postgres", "new-password")], raw: text("new-password"), running: text("postgres"), values)
+    let bot = try #require(back.targetConfig?.service("bot"))
+    #expect(bot["environment"]?["HOST"]?.stringValue == "postgres")
+    #expect(bot["environment"]?["DB_PASSWORD"]?.stringValue == "new-password")
+    #expect(warnings.count == 1 && warnings[0].contains("service bot may go back with an older value of DB_PASSWORD"))
+    // A rotation is told by Compose what is made from it.
+    #expect(back.currentConfig?.service("bot")?["environment"]?["HOST"]?.stringValue == "postgres")
+    #expect(back.currentConfig?.service("bot")?["environment"]?["URL"]?.stringValue == "pg://shop:new-password@db/shop")
+  }
+
+  /// What no environment is made of is told, where it isn't replaced.
+  @Test func aRollbackTellsWhereAnOlderValueStays() throws {
+    func text(_ password: String) -> String {
+      composed(password).replacing(
+        #""image":"registry/bot:v1","#, with: #""image":"registry/bot:v1","domainname":"\#(password)","#)
+    }
+    let values = [value("DB_PASSWORD", "new-password"), value("LEVEL", "1")]
+    let (_, warnings) = try goingBack(
+      ["DB_PASSWORD": ("old-password", "new-password")], raw: text("new-password"), running: text("old-password"),
+      values)
+    #expect(warnings.count == 1 && warnings[0].hasPrefix("service bot may go back"))
+  }
+
+  /// Text in the compose file that the database mounts, too: the others' has a name that no compose file knows.
+  @Test func anInlineConfigThatTheDatabaseMountsTooIsRotatedTwice() throws {
+    func mounted(_ password: String) -> String {
+      let mount = #","configs":[{"source":"conf","target":"/etc/conf"}]"#
+      return composed("old-password").replacing(
+        #""secrets":[{"source":"api""#, with: String(mount.dropFirst()) + #","secrets":[{"source":"api""#
+      )
+      .replacing(#""POSTGRES_PASSWORD":"old-password"}"#, with: #""POSTGRES_PASSWORD":"old-password"}"# + mount)
+      .replacing(
+        #""services":{"#, with: #""configs":{"conf":{"name":"shop_conf","content":"pw=\#(password)"}},"services":{"#)
+    }
+    func text(_ config: ComposeConfig, _ service: String) -> String? {
+      let source = config.service(service)?[path: ["configs", "0", "source"]]?.stringValue
+      return source.flatMap { config.root["configs"]?[$0]?["content"]?.stringValue }
+    }
+    var before = try context(
+      changing: ["API": ("password-1", "password-2")], raw: mounted("password-2"), running: mounted("password-1"))
+    for number in 2...4 {
+      before.config = ComposeConfig(try json(mounted("password-\(number)")))
+      before.rotation = Rotation(
+        key: "API", values: before.env!, before: ["API": Secret("password-\(number - 1)")],
+        after: ["API": Secret("password-\(number)")])
+      let (context, found) = rotated(before)
+      #expect(found.problems == [])
+      let new = try #require(effectiveConfig(context)).config
+      #expect(text(new, "bot") == "pw=password-\(number)" && text(new, "postgres") == "pw=password-1")
+      #expect(RecreateStep().plan(context).map(\.subject) == ["service bot"])
+      before.currentConfig = new
+    }
+  }
+
   /// A short value is replaced where its name stands beside it; elsewhere nobody can tell.
   @Test(arguments: [("LEVEL", 0), ("MODE", 2)]) func aShortValue(name: String, warned: Int) throws {
     func text(_ value: String) -> String {

@@ -287,7 +287,7 @@ def test_an_etc_letsencrypt_that_is_closed_stays_closed(up, params, files):
 
 
 def test_somebody_elses_default_server_stays_the_default(up, params, files, visitor):
-    up.write("/etc/nginx/sites-enabled/mine", 'server { listen 80 default_server; return 200 "mine"; }\n')
+    up.write("/etc/nginx/sites-enabled/mine", 'server {\n listen\t80\tdefault_server; return 200 "mine"; }\n')
     step = up.apply("reverse-proxy", params, files)
     assert step.subjects == ["update file /etc/nginx/conf.d/orchestrate.conf", RELOAD]
     assert visitor.plain("/", host="unknown.test").text == "mine" and visitor.plain("/").status == 301 and visitor.get().status == 200

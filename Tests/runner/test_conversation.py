@@ -92,6 +92,31 @@ def queue(host, nonce="waiter"):
     return waiter
 
 
+def test_who_waits_gets_the_lock_in_turn(host, client):
+    """Whoever asks first, also when somebody in between has gone, or asks without waiting when it gets free."""
+    client.open(who="the first")
+    client.send(deployment(step("02-gate", GATE, "")))
+    waiters = [queue(host, f"waiter-{number}") for number in (2, 3, 4, 5)]
+    for number, waiter in enumerate(waiters):
+        told = json.loads(waiter.waits[0])
+        assert (told["who"], told["place"]) == ("the first", number + 1)
+    waiters[1].cut()
+    waiters[3].wait_for(lambda: any('"place":3' in text for text in waiters[3].waits), "one is before it no more")
+    impatient = host.connect()
+    assert impatient.open()[0] == "locked"
+    go(host)
+    client.closed()
+    for number, waiter in enumerate((waiters[0], waiters[2], waiters[3])):
+        waiter.wait_for(lambda: waiter.replies, "grant")
+        assert waiter.replies[0][0] == "granted" and waiter.replies[0][1].split()[0] == str(number + 2)
+        assert sum(bool(other.replies) for other in waiters) == number + 1
+        assert impatient.open()[0] == "locked"
+        waiter.number = number + 2
+        waiter.ask(f"abort {waiter.number} 0")
+        waiter.closed()
+    eventually(lambda: host.sh(f"ls {host.state}/queue").split() == [], "nobody's ticket is left")
+
+
 def runner_of(host, nonce="waiter"):
     return [pid for pid in host.processes() if f"\0{nonce}\0".encode() in read(f"/proc/{pid}/cmdline") and b"runner.sh" in read(f"/proc/{pid}/cmdline")]
 

@@ -35,7 +35,7 @@ def test_commits(host, client):
     host.await_free_lock()
     eventually(lambda: not (host.state / "runner.pid").exists(), "the runner's end")
     left = {path.name for path in host.state.iterdir()}
-    assert left <= {"lock", "spare", "sequence", "history.jsonl", "identity", "deployments", "start", "bundle", "heartbeat"}, left
+    assert left <= {"lock", "spare", "sequence", "history.jsonl", "identity", "deployments", "start", "bundle", "heartbeat", "queue"}, left
     assert {path.name for path in host.opt.iterdir()} == {"current", "releases", "state", "trace"}
     second = host.connect()
     assert second.had_bundle
@@ -296,7 +296,7 @@ def holding(host):
 @pytest.mark.parametrize("ending, outcome", [("", "committed"), ("exit 1", "undone")])
 def test_no_secret_of_a_step_outlives_the_deployment(host, client, ending, outcome):
     steps = deployment(
-        step("01-release", RELEASE + "; grep -q TOKEN= env; cp env made", NO_RELEASE, **KEEPS_SECRETS),
+        step("01-release", RELEASE + "; grep -q TOKEN= env; cp env made; cp env made.new.123", NO_RELEASE, **KEEPS_SECRETS),
         step("02-change", ending, "", CHANGES=1))
     assert client.run(steps)["outcome"] == outcome
     host.await_free_lock()

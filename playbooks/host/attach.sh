@@ -131,12 +131,15 @@ install_units() {
   fi >"$start/install" 2>&1
 }
 
-# A sign of life in between, and the proof that somebody still listens: the lock's holder where it is another one than before, else nothing.
+# A sign of life in between, and the proof that somebody still listens: the lock's holder and our place where they are others than before, else nothing.
 tell_waiting() {
   REPLY=
   if [ -n "$_holder" ]; then
     first_line "$_holder"
-    REPLY=${REPLY:-{\}}
+    case $REPLY in
+      *:*) REPLY="${REPLY%\}},\"place\":$_place}" ;;
+      *) REPLY="{\"place\":$_place}" ;;
+    esac
   fi
   if [ "$REPLY" = "$_told" ]; then REPLY=; else _told=$REPLY; fi
   reply waiting "$REPLY" || exit 0 # the client is gone: its runner leaves the queue
@@ -154,6 +157,7 @@ await_verdict() {
   _fault="It was not started within 30 s: the host, sudo or systemd doesn't answer."
   _missed=0
   _holder=
+  _place=
   _told=
   while [ ! -e "$start/verdict" ]; do
     if ! read -r _word _rest <&6; then
@@ -170,7 +174,7 @@ await_verdict() {
         _fault=
         ;;
       queued)
-        _holder=$_rest
+        _place=${_rest%% *} _holder=${_rest#* }
         tell_waiting
         ;;
       running | recovering)

@@ -1,17 +1,23 @@
 # shellcheck shell=sh disable=SC2015,SC2016,SC2034,SC2154,SC2164 # as in runner.sh, which sets -e; and what the parts share with each other
 # The lock, and a new deployment's directory. Sourced by runner.sh.
 
-# DESCRIPTOR HOLDER-FILE [-s]: its lock, within our patience. Once a second it is asked whether anybody still waits for us: a queue of the
-# departed would hold up who comes after them.
-lock() {
-  ! flock ${3:+"$3"} -n "$1" || return 0
-  [ "$wait" = 0 ] || wake "$start/wake" "queued $2"
+# How long one look at a lock may take, in REPLY: what is left of our patience, and a second at most. Once a second it is asked whether anybody still waits for
+# us: a queue of the departed would hold up who comes after them.
+seconds_left() {
+  REPLY=$((_patience - up_ms < 1000 ? _patience - up_ms + 1000 : 2000)) # 1000 more, for the leading zeros
+  REPLY=$((REPLY / 1000 - 1)).${REPLY#?}
+}
+
+# HOLDER-FILE: the lock above the projects, on 8, within our patience.
+lock_host() {
+  ! flock -s -n 8 || return 0
+  [ "$wait" = 0 ] || wake "$start/wake" "queued 1 $1"
   while clock && [ $((_patience - up_ms)) -gt 0 ]; do
-    _rest=$((_patience - up_ms < 1000 ? _patience - up_ms + 1000 : 2000)) # 1000 more, for the leading zeros
-    ! flock ${3:+"$3"} -w "$((_rest / 1000 - 1)).${_rest#?}" "$1" || return 0
+    seconds_left
+    ! flock -s -w "$REPLY" 8 || return 0
     ! client_gone || exit 75
   done
-  refuse "$2"
+  refuse "$1"
 }
 
 take_lock() {
@@ -24,8 +30,8 @@ take_lock() {
     wake "$start/wake" recovering
   fi
   exec 8>>"$base/lock" 9>>lock
-  lock 8 "$base/holder" -s
-  lock 9 "$ORCH_STATE/holder"
+  lock_host "$base/holder"
+  lock_in_turn "$ORCH_STATE/holder"
   process_identity $$
   echo "$REPLY" >runner.pid
   wake "$start/wake" running

@@ -12,6 +12,8 @@ ORCH_BUNDLE=${0%/*}
 . "$ORCH_BUNDLE/lib.sh"
 # shellcheck source=playbooks/host/journal.sh
 . "$ORCH_BUNDLE/journal.sh"
+# shellcheck source=playbooks/host/queue.sh
+. "$ORCH_BUNDLE/queue.sh"
 # shellcheck source=playbooks/host/opening.sh
 . "$ORCH_BUNDLE/opening.sh"
 # shellcheck source=playbooks/host/undoing.sh
@@ -36,6 +38,7 @@ ticker=
 step=
 wrapper=
 queue=
+ticket=
 started=
 last=00
 idle=0

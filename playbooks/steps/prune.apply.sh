@@ -73,22 +73,22 @@ readable() {
   done
 }
 
-# Files that no release mounts any more.
+# Files that no release mounts any more. Nothing of this is written down: what a full disk cuts short would name too little.
 if readable "$ORCH_OPT"/releases/[1-9]*/effective.json; then
-  cat "$ORCH_OPT"/releases/[1-9]*/effective.json | tr '"' '\n' | sed -n 's,^.*/files/\([0-9a-f]\{64\}\).*$,\1,p' | sort -u >mounted
+  mounted=$(cat "$ORCH_OPT"/releases/[1-9]*/effective.json | tr '"' '\n' | sed -n 's,^.*/files/\([0-9a-f]\{64\}\).*$,\1,p')
   for directory in "$ORCH_OPT"/files/*/; do
     hash=${directory%/} hash=${hash##*/}
     [ -d "$directory" ] || continue
-    grep -qxF -e "$hash" mounted || rm -rf "$directory" || warn "The files $hash could not be removed."
+    printf '%s\n' "$mounted" | grep -qxF -e "$hash" || rm -rf "$directory" || warn "The files $hash could not be removed."
   done
 fi
 
-# Values in files that no release has any more: neither its env file names them, nor what it runs. Only their paths are written down.
+# Values in files that no release has any more: neither its env file names them, nor what it runs.
 if [ -d "$ORCH_OPT/secrets" ] && readable "$ORCH_OPT"/releases/[1-9]*/.env "$ORCH_OPT"/releases/[1-9]*/effective.json; then
-  cat "$ORCH_OPT"/releases/[1-9]*/.env "$ORCH_OPT"/releases/[1-9]*/effective.json | tr "\"'= " '\n' | grep -F -e "$ORCH_OPT/secrets/" >mounted || : >mounted
+  mounted=$(cat "$ORCH_OPT"/releases/[1-9]*/.env "$ORCH_OPT"/releases/[1-9]*/effective.json | tr "\"'= " '\n' | sed -n "\\,^$ORCH_OPT/secrets/,p")
   for file in "$ORCH_OPT"/secrets/*; do
     [ -f "$file" ] || continue
-    grep -qxF -e "$file" mounted || rm -f "$file" || warn "The file ${file##*/} could not be removed."
+    printf '%s\n' "$mounted" | grep -qxF -e "$file" || rm -f "$file" || warn "The file ${file##*/} could not be removed."
   done
 fi
 

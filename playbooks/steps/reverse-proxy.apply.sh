@@ -100,7 +100,7 @@ has_other_default() {
   for _file in /etc/nginx/conf.d/*.conf /etc/nginx/sites-enabled/*; do
     [ "$_file" != "$shared" ] && [ "$_file" != "$_packaged" ] || continue
     ! sed 's/#.*//' "$_file" 2>/dev/null | tr ';{}' '\n' | awk -v port="$1" '
-      $1 == "listen" && / default_server/ {
+      $1 == "listen" && $2 !~ /^unix:/ && /[[:space:]]default_server/ {
         found = 80
         if ($2 ~ /^[0-9]+$/) found = $2
         # An IPv6 address ends with a bracket.
