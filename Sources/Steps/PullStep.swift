@@ -44,7 +44,8 @@ public struct PullStep: StepKind {
     }
     // The script ends by itself at PULL_TIMEOUT, with a message; the host's deadline is the second line.
     return StepPayload(
-      script: "pull", timeout: settings.timeout + .seconds(60), hasUndo: true, parameters: parameters, files: files)
+      script: "pull", timeout: settings.timeout + .seconds(60), hasUndo: true, parameters: parameters, files: files,
+      secrets: ["password"])  // also of a pull that never began
   }
 }
 

@@ -243,6 +243,8 @@ import Testing
     context.registryPassword = Secret("pw")
     let payload = try PullStep().payload(context)
     #expect(payload.files.map(\.path) == ["password"] && payload.files[0].mode == 0o600)
+    // A deployment that ends before its pull takes the password along.
+    #expect(payload.secrets == ["password"])
     #expect(payload.parameters.first { $0.name == "KEPT" }?.value == "'postgres'")
     #expect(!payload.parameters.contains { $0.value.contains("pw") })
   }
