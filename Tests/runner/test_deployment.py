@@ -294,6 +294,17 @@ def holding(host):
 
 
 @pytest.mark.parametrize("ending, outcome", [("", "committed"), ("exit 1", "undone")])
+def test_what_a_dead_writer_left_half_written_goes(host, client, ending, outcome):
+    """write_atomically, killed: by a crash, with its step, or in the background of one."""
+    places = '"$ORCH_STATE/generated.env" "$ORCH_OPT/backups/one.json" "$ORCH_DEPLOYMENT/baseline" ./made'
+    half = f"mkdir -p \"$ORCH_OPT/backups\"; gone=$(sh -c 'echo $$'); for place in {places}; do echo half >\"$place.new.$gone\"; done; echo mine >\"$ORCH_STATE/other.new.1\""
+    assert client.run(deployment(step("01-release", RELEASE + "; " + half, NO_RELEASE), step("02-change", ending, "", CHANGES=1)))["outcome"] == outcome
+    host.await_free_lock()
+    left = sorted(path.name for top in (host.state, host.opt) for path in top.rglob("*.new.*"))
+    assert left == ["other.new.1"]  # its writer lives
+
+
+@pytest.mark.parametrize("ending, outcome", [("", "committed"), ("exit 1", "undone")])
 def test_no_secret_of_a_step_outlives_the_deployment(host, client, ending, outcome):
     steps = deployment(
         step("01-release", RELEASE + "; grep -q TOKEN= env; cp env made; cp env made.new.123", NO_RELEASE, **KEEPS_SECRETS),

@@ -60,6 +60,13 @@ forget_secrets() {
   [ $# = 0 ] || rm -f -- "$@"
 }
 
+# Files that nobody writes on any more: write_atomically names them by its process. Whoever asks about a deployment may be writing one of its own.
+forget_half_written() {
+  for _file in "$ORCH_STATE"/*.new.[0-9]* "$ORCH_OPT"/*/*.new.[0-9]* "$ORCH_RELEASE"/*/*.new.[0-9]* ./*.new.[0-9]* ./*/*.new.[0-9]*; do
+    [ ! -f "$_file" ] || process_identity "${_file##*.}" || rm -f "$_file"
+  done
+}
+
 # OUTCOME HEALTHY: history, journal, tidying, and only then is anybody told. `before`: unhealthy, as it was before the deployment.
 close() {
   stop_ticker
@@ -69,6 +76,7 @@ close() {
   event_line closed "\"outcome\":\"$1\",\"healthy\":$_health,\"recovery\":$recovery"
   _closed=$line
   [ "$1" = stuck ] || forget_secrets
+  forget_half_written
   first_line holder.json
   write_history "${REPLY%\}},\"previous\":${ORCH_PREVIOUS:-null},\"closed\":$((_epoch + up_ms)),\"outcome\":\"$1\",\"healthy\":$_health,\"cause\":\"$cause\"${abandoned_by:+,\"abandoned\":$abandoned_by},\"facts\":{$(facts_object)}}" ||
     exit 1 # without its receipt it stays open, for whoever comes next
