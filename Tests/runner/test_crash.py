@@ -257,6 +257,18 @@ def test_a_closed_that_was_not_told(host, client):
     assert log.read_bytes() == text
 
 
+def test_what_a_power_loss_brings_back_goes_again(host, client):
+    """The removals at the end of a deployment aren't fsynced: all of them may be undone."""
+    client.run(deployment())
+    host.await_free_lock()
+    eventually(lambda: not (host.state / "runner.pid").exists(), "the runner's end")
+    os.mkfifo(host.state / "deployments/1/inbox")
+    for name in ("open", "deployments/1/waiting", "holder"):
+        (host.state / name).write_text("1\n")
+    assert host.connect().recover()[0] == "recovered"
+    assert not [name for name in ("open", "holder", "deployments/1/waiting", "deployments/1/inbox") if (host.state / name).exists()]
+
+
 def test_a_step_holds_the_lock_beyond_its_runner(host, client):
     client.open()
     client.send(deployment(step("02-gate", 'while [ ! -e "$ORCH_OPT/go" ]; do sleep 0.05; done', "", CHANGES=1)))

@@ -83,7 +83,9 @@ close() {
   printf '%s\n' "$_closed" >>journal.jsonl
   sync -d journal.jsonl
   kill_leftovers
-  rm -f "$ORCH_STATE/open" "$ORCH_STATE/holder" waiting inbox
+  # `open` is the last: if a power loss brings any of them back, it does so too, and the recovery at boot removes them again.
+  rm -f waiting inbox "$ORCH_STATE/holder"
+  rm -f "$ORCH_STATE/open"
   line=$_closed
   tell
   cd "$ORCH_STATE"

@@ -304,7 +304,7 @@ for _open in $(open_numbers); do
     fail_start stuck "Deployment $_open could not be undone: see its log. A person must look."
   }
 done
-rm -f open holder
+rm -f deployments/*/inbox deployments/*/waiting holder open
 # Nobody is left who would use the deployment.
 ! client_gone || {
   rm -f runner.pid
