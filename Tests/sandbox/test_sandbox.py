@@ -218,3 +218,35 @@ def test_proxy_cut_resets_and_refuse_refuses():
             while data := line.recv(65536):
                 received += data
             assert len(received) == 1_000_000
+
+
+@pytest.mark.parametrize("way", ["up", "down"])
+def test_proxy_holds_one_direction_only(way):
+    with Proxy() as proxy, proxy.connect() as line:
+        proxy.tell("blackhole", way)
+        line.sendall(b"a")
+        line.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            line.recv(1)
+        # The other direction goes on: what is held on its way back has reached the server.
+        assert f"up={0 if way == 'up' else 1} " in proxy.tell("stats")
+        proxy.tell("resume")
+        line.settimeout(5)
+        assert line.recv(1) == b"a"
+
+
+def test_proxy_ends_in_order_and_limits_the_rate():
+    with Proxy() as proxy:
+        with proxy.connect() as line:
+            line.sendall(b"a")
+            assert line.recv(1) == b"a"
+            proxy.tell("fin")
+            assert line.recv(1) == b""
+        proxy.tell("rate", "20000")
+        with proxy.connect() as line:
+            began = time.monotonic()
+            line.sendall(b"z" * 10_000)
+            received = 0
+            while received < 10_000:
+                received += len(line.recv(65536))
+            assert 0.4 < time.monotonic() - began < 2
