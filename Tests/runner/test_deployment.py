@@ -307,7 +307,7 @@ def test_what_a_dead_writer_left_half_written_goes(host, client, ending, outcome
 @pytest.mark.parametrize("ending, outcome", [("", "committed"), ("exit 1", "undone")])
 def test_no_secret_of_a_step_outlives_the_deployment(host, client, ending, outcome):
     steps = deployment(
-        step("01-release", RELEASE + "; grep -q TOKEN= env; cp env made; cp env made.new.123", NO_RELEASE, **KEEPS_SECRETS),
+        step("01-release", RELEASE + "; grep -q TOKEN= env; cp env made; cp env made.new.$(sh -c 'echo $$')", NO_RELEASE, **KEEPS_SECRETS),
         step("02-change", ending, "", CHANGES=1))
     assert client.run(steps)["outcome"] == outcome
     host.await_free_lock()

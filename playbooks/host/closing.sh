@@ -54,8 +54,7 @@ forget_secrets() {
   for _step in [0-9][0-9]-*/; do
     [ -e "$_step/meta" ] || continue
     load_meta "${_step%/}"
-    # And what was on its way there when somebody was killed (write_atomically).
-    for _file in $SECRETS; do set -- "$@" "$_step$_file" "$_step$_file".new.*; done
+    for _file in $SECRETS; do set -- "$@" "$_step$_file"; done
   done
   [ $# = 0 ] || rm -f -- "$@"
 }
