@@ -192,7 +192,7 @@ let package = Package(
     tests("CryptoTests", ["Crypto"]),
     tests("VaultTests", ["Vault", "Crypto", "ConfigSource", "Diagnostics"]),
     tests("HTTPTests", ["HTTP"]),
-    tests("EngineTests", ["Engine", "Inventory", "Diagnostics"]),
+    tests("EngineTests", ["Engine", "Inventory", "Diagnostics"], resources: [.copy("Journals")]),
     tests("StepsTests", ["Steps", "Engine", "Inventory", "Diagnostics"]),
     tests("ViewsTests", ["Views", "Engine", "Diagnostics"]),
     tests(

@@ -81,6 +81,7 @@ struct LockAbort: Sendable {
     case .unknown, nil:
       OrchestrateError(
         .outcomeUnknown, "deployment \(number) has ended, and its journal doesn't say how", host: host,
+        cause: journal.fault.map { "journal.jsonl, \($0.text)" },
         remedy: "orchestrate attach \(environment)")
     }
   }

@@ -113,7 +113,7 @@ public struct DeploymentQuestion: Sendable, Equatable, Codable {
 }
 
 /// How a step ended on a host.
-public struct StepEnding: Sendable, Equatable, Codable {
+public struct StepEnding: Sendable, Hashable, Codable {
   /// 0: success.
   public var status: Int
   public var seconds: Double

@@ -40,20 +40,24 @@ struct EventReader {
   }
 
   private mutating func read(_ event: RunnerEvent) -> [DeploymentEvent] {
-    let name = event.step.map(StepBatch.name(of:)) ?? ""
-    switch event.name {
-    case "started":
+    if let told = JournalEvent(event) { return read(told, at: event.members["t"]?.intValue) }
+    guard event.name == "fact", let key = event.members["key"]?.stringValue, let value = event.members["value"] else {
+      return []
+    }
+    facts[key] = value
+    return [.fact(host: host, step: event.step.map(StepBatch.name(of:)) ?? "", key: key, value: value)]
+  }
+
+  /// - Parameter time: milliseconds since 1970.
+  private mutating func read(_ event: JournalEvent, at time: Int?) -> [DeploymentEvent] {
+    switch event {
+    case .started(let directory):
+      let name = StepBatch.name(of: directory)
       step = name
       if failedStep == nil { tail = [] }
       return [.stepStarted(host: host, step: name)]
-    case "fact":
-      guard let key = event.members["key"]?.stringValue, let value = event.members["value"] else { return [] }
-      facts[key] = value
-      return [.fact(host: host, step: name, key: key, value: value)]
-    case "ended":
-      let ending = StepEnding(
-        status: event.status ?? 1, seconds: event.members["seconds"]?.numberValue ?? 0,
-        signal: event.members["signal"]?.stringValue, timedOut: event.members["timeout"]?.boolValue ?? false)
+    case .ended(let directory, let ending):
+      let name = StepBatch.name(of: directory)
       timings.append(
         .init(host: host, step: name, seconds: ending.seconds, state: ending.succeeded ? "done" : "failed"))
       if !ending.succeeded, failedStep == nil {
@@ -63,36 +67,30 @@ struct EventReader {
       }
       step = nil
       return [.stepEnded(host: host, step: name, ending: ending)]
-    case "committed":
+    case .committed(let release):
       committed = true
-      return [.committed(host: host, release: event.members["release"]?.intValue ?? 0)]
-    case "undoing" where event.members["reason"]?.stringValue == "no-commit":
+      return [.committed(host: host, release: release)]
+    case .undoing(reason: "no-commit", _):
       // Steps on the running release that changed nothing to be committed: a backup, a prune. They are done.
       hadNothingToCommit = true
       return []
-    case "undoing":
-      let text = event.members["text"]?.stringValue ?? ""
+    case .undoing(let reason, let text):
       undoText = text
-      decided = event.members["t"]?.intValue
+      decided = time
       step = nil
-      return [.undoing(host: host, reason: event.members["reason"]?.stringValue ?? "", text: text)]
-    case "undone":
-      if event.status == 0 { undoTail = [] }
+      return [.undoing(host: host, reason: reason, text: text)]
+    case .undone(let directory, let status, let attempts):
+      let name = StepBatch.name(of: directory)
+      if status == 0 { undoTail = [] }
       timings.append(.init(host: host, step: name, seconds: 0, state: "undone"))
-      return [
-        .stepUndone(
-          host: host, step: name, status: event.status ?? 0, attempts: event.members["attempts"]?.intValue ?? 1)
-      ]
-    case "closed":
-      let ended = DeploymentOutcome(rawValue: event.members["outcome"]?.stringValue ?? "") ?? .unknown
-      outcome = hadNothingToCommit && ended == .unchanged ? .committed : ended
-      healthy = event.members["healthy"]?.boolValue
-      unhealthyBefore = event.members["unhealthy_before"]?.boolValue ?? false
-      return [
-        .closed(
-          host: host, outcome: outcome!, healthy: healthy, recovery: event.members["recovery"]?.boolValue ?? false)
-      ]
-    default: return []
+      return [.stepUndone(host: host, step: name, status: status, attempts: attempts)]
+    case .closed(let ended, let healthy, let unhealthyBefore, let recovery):
+      let outcome = hadNothingToCommit && ended == .unchanged ? .committed : ended
+      self.outcome = outcome
+      self.healthy = healthy
+      self.unhealthyBefore = unhealthyBefore
+      return [.closed(host: host, outcome: outcome, healthy: healthy, recovery: recovery)]
+    case .opened, .accepted, .committing, .abandoned: return []
     }
   }
 

@@ -316,31 +316,3 @@ extension HealthDocument.Probe {
     }
   }
 }
-
-/// How far a deployment is, by its journal (docs/runner.md, "Events").
-public struct JournalReport: Sendable, Equatable {
-  /// The step that runs, and since when (milliseconds since 1970).
-  public var step: String?
-  public var since: Int64?
-  public var isUndoing = false
-  public var committed = false
-  public var outcome: DeploymentOutcome?
-
-  public init(journal: String) {
-    for line in journal.split(separator: "\n") {
-      guard let value = try? JSONValue(parsing: String(line)), let event = value["event"]?.stringValue else { continue }
-      switch event {
-      case "started":
-        step = value["step"]?.stringValue.map(StepBatch.name(of:))
-        since = value["t"]?.numberValue.map { Int64($0) }
-      case "ended", "undoing":
-        step = nil
-        since = nil
-        isUndoing = isUndoing || event == "undoing"
-      case "committed": committed = true
-      case "closed": outcome = value["outcome"]?.stringValue.flatMap(DeploymentOutcome.init)
-      default: break
-      }
-    }
-  }
-}

@@ -24,24 +24,36 @@ import Views
 
 @Suite struct LockAbortTests {
   private func journal(_ lines: String...) -> JournalReport {
-    JournalReport(journal: lines.map { #"{"event":\#($0)}"# }.joined(separator: "\n") + "\n{\"event\":\"torn")
+    let begun = [#""opened","number":7"#, #""accepted","steps":["01-migrate"]"#]
+    let text = (begun + lines).map { #"{"event":\#($0)}"# }.joined(separator: "\n")
+    return JournalReport(journal: text + "\n{\"event\":\"torn")
   }
 
   @Test func whatTheDeploymentDoesIsTold() {
-    let started = #""started","step":"07-migrate","t":60000"#
+    let started = #""started","step":"01-migrate","t":60000"#
     #expect(
       LockAbort.doing(journal(started), now: 102_500).hasPrefix("the step migrate has run for 42 s and isn't killed"))
-    #expect(LockAbort.doing(journal(started, #""ended","step":"07-migrate""#), now: 1) == "it undoes now")
+    #expect(LockAbort.doing(journal(started, #""ended","step":"01-migrate""#), now: 1) == "it undoes now")
     #expect(LockAbort.doing(journal(started, #""undoing","reason":"aborted""#), now: 1) == "it is undoing")
   }
 
   @Test(arguments: [
-    ("undone", nil), ("unchanged", nil), ("committed", ErrorCode.failed), ("stuck", .rollbackFailed),
-    ("x", .outcomeUnknown),
+    ("undone", nil), ("unchanged", nil), ("stuck", ErrorCode.outcomeUnknown), ("x", .outcomeUnknown),
   ])
-  func howItEndedIsAStatus(outcome: String, code: ErrorCode?) {
-    let report = journal(#""closed","outcome":"\#(outcome)""#)
-    #expect(LockAbort.fault(after: report, number: 7, host: "bot-1", environment: "prod")?.code == code)
+  func howItsUndoEndedIsAStatus(outcome: String, code: ErrorCode?) {
+    let report = journal(#""undoing","reason":"aborted""#, #""closed","outcome":"\#(outcome)""#)
+    let fault = LockAbort.fault(after: report, number: 7, host: "bot-1", environment: "prod")
+    #expect(fault?.code == code)
+    #expect((fault?.cause?.contains("line 4") ?? false) == (code == .outcomeUnknown))
+  }
+
+  @Test func whatElseBecameOfItIsAStatus() {
+    let committed = journal(#""closed","outcome":"committed""#)
+    #expect(LockAbort.fault(after: committed, number: 7, host: "bot-1", environment: "prod")?.code == .failed)
+    let stuck = journal(
+      #""started","step":"01-migrate""#, #""undoing","reason":"aborted""#,
+      #""undone","step":"01-migrate","status":1,"attempts":3"#, #""closed","outcome":"stuck""#)
+    #expect(LockAbort.fault(after: stuck, number: 7, host: "bot-1", environment: "prod")?.code == .rollbackFailed)
   }
 }
 
