@@ -30,8 +30,12 @@ replace_receipt() {
 # LINE: the receipt of deployment N. One line per number: one that was stuck is replaced.
 write_history() {
   _history=$ORCH_STATE/history.jsonl
-  [ ! -e "$_history" ] || cut_torn "$_history" || return 1
-  if [ -e "$_history" ] && grep -q "\"number\":$N,\"opened\":" "$_history"; then
+  [ -e "$_history" ] || { # with its name
+    write_atomically "$_history" printf '%s\n' "$1"
+    return
+  }
+  cut_torn "$_history" || return 1
+  if grep -q "\"number\":$N,\"opened\":" "$_history"; then
     write_atomically "$_history" replace_receipt "$1"
   else
     printf '%s\n' "$1" >>"$_history" && sync "$_history"
@@ -79,6 +83,7 @@ close() {
   first_line holder.json
   write_history "${REPLY%\}},\"previous\":${ORCH_PREVIOUS:-null},\"closed\":$((_epoch + up_ms)),\"outcome\":\"$1\",\"healthy\":$_health,\"cause\":\"$cause\"${abandoned_by:+,\"abandoned\":$abandoned_by},\"facts\":{$(facts_object)}}" ||
     exit 1 # without its receipt it stays open, for whoever comes next
+  mend_journal
   printf '%s\n' "$_closed" >>journal.jsonl
   sync -d journal.jsonl
   kill_leftovers

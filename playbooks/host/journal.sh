@@ -4,9 +4,19 @@
 # EVENT MEMBERS [late]: into the journal, fsynced (`late`: by the next event's fsync), and only then told.
 record() {
   event_line "$1" "$2"
-  printf '%s\n' "$line" >>journal.jsonl || return 1
+  mend_journal || return 1
+  printf '%s\n' "$line" >>journal.jsonl || {
+    torn=1
+    return 1
+  }
   [ "${3-}" = late ] || sync -d journal.jsonl || return 1
   tell
+}
+
+# Half a line that a full disk has left is cut before anything is written behind it.
+mend_journal() {
+  [ -z "$torn" ] || cut_torn journal.jsonl || return 1
+  torn=
 }
 
 # A full disk must not stop an undo: the log goes without the line.

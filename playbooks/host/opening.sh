@@ -114,14 +114,16 @@ new_deployment() {
     : >log
     record opened "\"number\":$_number,\"previous\":${previous:-null}" late
     echo "$_number" >../../sequence.new
-    printf '%s\0' journal.jsonl previous bundle key holder.json . ../../sequence.new | sync_all
+    # The marker is on the disk before what it marks: the recovery at boot goes by it.
+    echo "$_number" >../../open
+    printf '%s\0' journal.jsonl previous bundle key holder.json . ../../sequence.new ../../open ../.. | sync_all
   ) || {
+    rm -f open
     free_reserve
     fail_start space "The new deployment's journal cannot be written: nothing was changed. orchestrate prune frees some space."
   }
   mv -T deployments/.new "deployments/$_number"
   mv sequence.new sequence
-  echo "$_number" >open
   cp "deployments/$_number/holder.json" holder
   sync . deployments
   opened_at=$up_ms

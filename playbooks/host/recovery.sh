@@ -43,6 +43,9 @@ close_taken_up() {
 # NUMBER: closes a deployment whose runner is gone. `current` decides which way.
 recover() {
   take_up "$1"
+  # What was stuck has no marker any more: a restart of the machine in the middle would leave it to nobody.
+  first_line "$ORCH_STATE/open"
+  [ "$REPLY" = "$N" ] || { echo "$N" >"$ORCH_STATE/open" && sync "$ORCH_STATE/open" "$ORCH_STATE"; } || : # a full disk
   started=$(journal_steps started | sed -n '1!G;h;$p')
   changed=0
   for _step in $started; do
@@ -64,6 +67,8 @@ recover() {
 # The commit had happened: what had been accepted and hasn't ended is done (again), and nothing of it can fail the deployment.
 roll_forward() {
   committed=1
+  # Its runner may have been killed between the rename and its fsync: nobody is to be told of a commit that a power loss could take back.
+  sync "$ORCH_OPT"
   grep -q '^{"event":"committed"' journal.jsonl || record committed "\"release\":$N" || :
   _ended=" $(journal_steps ended | tr '\n' ' ')"
   for _step in [0-9][0-9]-*/; do
@@ -72,7 +77,8 @@ roll_forward() {
     grep -q "^{\"event\":\"accepted\".*\"$_step\"" journal.jsonl || continue
     load_meta "$_step"
     [ "$SIDE" != client ] && [ -e "$_step/apply.sh" ] || continue
-    record started "\"step\":\"$_step\"" || :
+    journalled=1
+    record started "\"step\":\"$_step\"" || journalled=0
     began=$up_ms
     step=$_step
     wrapper=

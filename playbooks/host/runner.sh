@@ -44,6 +44,8 @@ last=00
 idle=0
 committed=0
 changed=0
+journalled=1
+torn=
 recovery=false
 cause=
 abandoned_by=
@@ -100,7 +102,12 @@ accept_steps() {
 # STEP: starts it. Its end comes as a line in the inbox.
 start_step() {
   load_meta "$1"
-  record started "\"step\":\"$1\"" || undo step-failed "The journal cannot be written: the disk is full."
+  journalled=1
+  record started "\"step\":\"$1\"" || {
+    # Behind the commit nothing fails the deployment; what frees space comes there.
+    [ $committed = 1 ] || undo step-failed 'The journal cannot be written: the disk is full.'
+    journalled=0
+  }
   step=$1
   started="$1 $started"
   began=$up_ms
@@ -164,7 +171,8 @@ step_ended() {
   [ -n "$wrapper" ] || rm -f waiting
   [ -z "$_signal" ] && _quoted=null || _quoted="\"$_signal\""
   # Without the line the step counts as begun, which leads to the same undo.
-  record ended "\"step\":\"$_ended\",\"status\":$_status,\"signal\":$_quoted,\"timeout\":$_timeout,\"seconds\":$((_taken / 1000)).${_hundredths#1}" late || :
+  [ $journalled = 0 ] ||
+    record ended "\"step\":\"$_ended\",\"status\":$_status,\"signal\":$_quoted,\"timeout\":$_timeout,\"seconds\":$((_taken / 1000)).${_hundredths#1}" late || :
   [ "$_status" = 0 ] || [ $committed = 1 ] || {
     _text="The step ${_ended#*-} failed with status $_status."
     [ -z "$_signal" ] || _text="The step ${_ended#*-} was killed by SIG$_signal."
@@ -293,6 +301,9 @@ case $request in
     ;;
 esac
 recovered=
+# A runner that was killed may have written `closed` and not have fsynced it: what we build upon must not get lost any more.
+first_line open
+[ ! -e "deployments/$REPLY/journal.jsonl" ] || sync -d "deployments/$REPLY/journal.jsonl"
 for _open in $(open_numbers); do
   if [ "$_open" = "$abandoned" ] && is_stuck "$_open"; then
     abandon "$_open"

@@ -59,7 +59,7 @@ undo_all() {
   free_reserve
   cut_torn journal.jsonl
   event_line undoing "\"reason\":\"$1\",\"text\":$(json_string "$2")"
-  { printf '%s\n' "$line" >>journal.jsonl && sync -d journal.jsonl; } || : # goes on without it
+  { printf '%s\n' "$line" >>journal.jsonl && sync -d journal.jsonl; } || torn=1 # goes on without it
   tell
   cause=$1
   docker_deadline=$((up_ms + 120000))
