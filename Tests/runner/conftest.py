@@ -53,9 +53,9 @@ def step(directory, apply="", undo=None, *, meta="", files=(), params="", **sett
     return {f"{directory}/{name}": (0o600, text.encode()) for name, text in content.items()}
 
 
-def bundle():
+def bundle(scripts=HOST):
     """The scripts as a tar, and its name."""
-    files = {path.name: (0o600, path.read_bytes()) for path in HOST.iterdir() if path.name != "stub.sh"}
+    files = {path.name: (0o600, path.read_bytes()) for path in scripts.iterdir() if path.name != "stub.sh"}
     files |= {f"queries/{path.name}": (0o600, path.read_bytes()) for path in (HOST.parent / "queries").iterdir()}
     files["steps/linked.apply.sh"] = (0o600, b'set -eu\necho linked >>"$ORCH_OPT/trace"\n')
     files["steps/linked.undo.sh"] = (0o600, b'set -eu\necho unlinked >>"$ORCH_OPT/trace"\n')
@@ -222,7 +222,7 @@ class Host:
 
     project = "app"
 
-    def __init__(self, shell, directory):
+    def __init__(self, shell, directory, scripts=HOST):
         self.directory = pathlib.Path(directory)
         self.shell = shell
         self.base, self.opt_base, self.bin = (self.directory / name for name in ("state", "opt", "bin"))
@@ -238,8 +238,9 @@ class Host:
         self.environment = dict(
             PATH=f"{self.bin}:/usr/sbin:/usr/bin:/sbin:/bin", HOME="/nonexistent", ORCHESTRATE_STATE=str(self.base),
             ORCHESTRATE_OPT=str(self.opt_base))
-        self.bundle, self.bundle_name = bundle()
+        self.bundle, self.bundle_name = bundle(scripts)
         self.clients = []
+        self.forged = False  # a test has written journals of its own
 
     def start(self, *arguments):
         """The shell under test with these arguments, over pipes."""
@@ -305,6 +306,13 @@ class Host:
                 pass
         return found
 
+    def keep_journals(self):
+        """Each journal once, for the replay through the engine's transition function (script/test)."""
+        folder = os.environ.get("ORCHESTRATE_JOURNALS")
+        for path in self.state.glob("deployments/[1-9]*/journal.jsonl") if folder and not self.forged else []:
+            text = path.read_bytes()
+            (pathlib.Path(folder) / f"{hashlib.sha256(text).hexdigest()[:16]}.jsonl").write_bytes(text)
+
     def close(self):
         for client in self.clients:
             client.close()
@@ -313,6 +321,7 @@ class Host:
                 os.kill(process, signal.SIGKILL)
             except ProcessLookupError:
                 pass
+        self.keep_journals()
         shutil.rmtree(self.directory, ignore_errors=True)
 
 

@@ -38,6 +38,10 @@ SUCCEEDING = deployment()
 
 @pytest.fixture
 def rig(host):
+    return make_rig(host)
+
+
+def make_rig(host):
     """Deployment 1 is committed; that state is kept, to begin with again and again."""
     assert host.connect().run(deployment())["outcome"] == "committed"
     host.await_free_lock()
@@ -131,6 +135,7 @@ class Rig:
         assert client.closed()["outcome"] == "committed", what
         assert host.current() == f"releases/{client.n}", what
         client.close()
+        host.keep_journals()
 
 
 @pytest.mark.parametrize("steps", [SUCCEEDING, FAILING], ids=["succeeding", "failing"])

@@ -31,6 +31,7 @@ def small(host):
     for process in host.processes():
         with contextlib.suppress(ProcessLookupError):  # it may end by itself meanwhile
             os.kill(process, 9)
+    host.keep_journals()
     subprocess.run(["umount", "-l", host.directory], check=True)
 
 

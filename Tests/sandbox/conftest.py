@@ -10,7 +10,7 @@ import pytest
 
 pytest.register_assert_rewrite("droplets")
 
-from droplets import BINARY, PASSWORD, ROOT, SETTINGS, Result, assignments, engine, make_project, sandbox  # noqa: E402, F401
+from droplets import BINARY, PASSWORD, ROOT, SETTINGS, Result, assignments, engine, keep_journals, make_project, sandbox  # noqa: E402, F401
 
 
 def pytest_configure(config):
@@ -29,6 +29,7 @@ def fresh_machine(droplet: str, tmp: Path, debian: str = "13"):
         text = text.replace("docker: {}", f"docker: {{ repository: \"{packages['PACKAGES']}\", repository_key: {packages['PACKAGES_KEY']} }}")
     (project.folder / "playbooks/bootstrap.yml").write_text(text)
     yield project
+    keep_journals(droplet)
     sandbox("rm", droplet, check=False)
 
 
@@ -74,4 +75,5 @@ def project(request, tmp_path_factory):
     sandbox("rm", droplet, check=False)
     sandbox("droplet", droplet)
     yield make_project(tmp_path_factory.mktemp("project"), droplet)
+    keep_journals(droplet)
     sandbox("rm", droplet, check=False)
