@@ -1,0 +1,150 @@
+"""The shipped runner, wrong in one point each: the suite must notice. A check that can't fail proves nothing.
+
+Each has its counterpart in the model (Tests/EngineTests/Model), whose explorer finds the promise that it breaks.
+"""
+
+import json
+import os
+import pathlib
+import re
+import shutil
+import tempfile
+
+import conftest
+import pytest
+import test_conversation
+import test_crash
+import test_deployment
+import test_durability
+from conftest import HOST, ROOT, Host
+
+
+def with_disk(test):
+    return lambda host: test(test_durability.Disk(host))
+
+
+def with_client(test):
+    return lambda host: test(host, host.connect())
+
+
+def with_torn(outcome):
+    return lambda host: test_crash.test_a_torn_closed_line_closes_nothing(host, host.connect(), outcome)
+
+
+def killed(tool, number, when, steps):
+    """Killed at that command, as test_crash does it at each."""
+
+    def check(host):
+        rig = test_crash.make_rig(host)
+        rig.arm(number, when, tool)
+        assert rig.killed_deployment(steps), "it wasn't killed"
+        rig.check(steps, f"{tool} {number}")
+
+    return check
+
+
+# The model's name: the script, what stands there, what stands there instead, and the test that notices.
+MUTANTS = {
+    "startedIsNotSynced": (
+        "journal.sh", 'sync -d journal.jsonl || return 1\n  tell', ":\n  tell",
+        with_disk(test_durability.test_nothing_happens_before_its_line_is_on_the_disk)),
+    "scriptsAreNotSynced": (
+        "attach.sh", "-print0 | sync_all ||", "-print0 >/dev/null ||",
+        with_disk(test_durability.test_nothing_happens_before_its_line_is_on_the_disk)),
+    "failedStepsAreIgnored": (
+        "runner.sh", '[ "$_status" = 0 ] || [ $committed = 1 ] || {\n    _text', "true || {\n    _text",
+        with_client(test_deployment.test_a_failing_step_is_undone_backwards)),
+    "lockIsReleasedBeforeTheUndo": (
+        "undoing.sh", "undo_all() {\n", "undo_all() {\n  exec 9>&-\n",
+        with_client(test_durability.test_nobody_gets_the_lock_during_an_undo)),
+    "stepsDoNotInheritTheLock": (
+        "runner.sh", "    exec 3>&- 4>&-\n    cd \"$1\"\n", "    exec 3>&- 4>&- 9>&-\n    cd \"$1\"\n",
+        with_client(test_crash.test_a_step_holds_the_lock_beyond_its_runner)),
+    "nextOpensOverWhatIsOpen": (
+        "runner.sh", "for _open in $(open_numbers); do", "for _open in; do",
+        with_client(test_crash.test_a_step_holds_the_lock_beyond_its_runner)),
+    "numbersFollowCurrent": (
+        "opening.sh", "  first_line sequence\n", "  current_release\n",
+        with_client(test_conversation.test_numbers_are_never_used_again)),
+    "anyMessageIsTaken": (
+        "attach.sh", '  [ "$REPLY" = "$1" ]\n}', '  [ -n "$REPLY" ] && deployment=$ORCH_STATE/deployments/$REPLY\n}',
+        with_client(test_conversation.test_messages_for_another_number_are_refused)),
+    "recoveryContinues": (
+        "runner.sh", '[ "$mode" = open ] && [ -z "$abandoned" ] && [ ! -e "$start/verdict" ] || {', '[ "$mode" = open ] || {',
+        with_client(test_crash.test_a_second_start_never_continues)),
+    "undoIsTurnedBack": (
+        "recovery.sh", 'if [ "$REPLY" = "$N" ]; then', 'if grep -q \'"event":"undoing"\' journal.jsonl; then',
+        with_client(test_durability.test_a_runner_that_is_killed_in_its_undo_goes_on_undoing)),
+    "undoRunsForwards": (
+        "undoing.sh", "  for _step in $started; do\n    case $_undone", "  for _step in $(printf '%s\\n' $started | sort); do\n    case $_undone",
+        with_client(test_deployment.test_a_failing_step_is_undone_backwards)),
+    "recoveryBelievesTheJournal": (
+        "recovery.sh", 'if [ "$REPLY" = "$N" ]; then', 'if grep -q \'"event":"committed"\' journal.jsonl; then',
+        with_disk(test_durability.test_who_rolls_forward_syncs_the_rename)),
+    "renameIsNotSynced": (
+        "runner.sh", '  sync "$ORCH_OPT"\n', "",
+        with_disk(test_durability.test_nothing_happens_before_its_line_is_on_the_disk)),
+    "rollForwardDoesNotSync": (
+        "recovery.sh", '  sync "$ORCH_OPT"\n', "", with_disk(test_durability.test_who_rolls_forward_syncs_the_rename)),
+    "readClosedIsNotSynced": (
+        "runner.sh", '|| sync -d "deployments/$REPLY/journal.jsonl"', "|| :",
+        with_disk(test_durability.test_who_believes_a_closed_line_syncs_it)),
+    "fullDiskUndoesAfterTheCommit": (
+        "runner.sh", "[ $committed = 1 ] || undo step-failed 'The journal", "undo step-failed 'The journal",
+        with_disk(test_durability.test_a_journal_that_cannot_be_written_behind_the_commit_undoes_nothing)),
+    "abortIsHeardAfterTheCommit": (
+        "attach.sh", '"$(readlink "$ORCH_OPT/current")" = "releases/$1"', "no = yes",
+        with_client(test_conversation.test_abort_while_waiting_and_after_the_commit)),
+    "closedBeforeHistory": (
+        "closing.sh", "  first_line holder.json\n", "  printf '%s\\n' \"$_closed\" >>journal.jsonl\n  first_line holder.json\n",
+        killed("xargs", 3, "before", test_crash.SUCCEEDING)),
+    "toldBeforeSynced": (
+        "closing.sh", "  sync -d journal.jsonl\n", "  line=$_closed\n  tell\n  sync -d journal.jsonl\n",
+        with_disk(test_durability.test_nothing_happens_before_its_line_is_on_the_disk)),
+    "tornLineIsBelieved": ("journal.sh", '/^{"event":"closed",.*}$/', '/^{"event":"closed",/', with_torn("stuck")),
+    "tornLineIsWrittenOn": (
+        "journal.sh", "cut_torn() {\n", "cut_torn() {\n  return 0\n", with_client(test_crash.test_torn_last_line)),
+    "directoryBeforeMarker": (
+        "opening.sh", "../../open ../.. | sync_all", "| sync_all",
+        with_disk(test_durability.test_nothing_happens_before_its_line_is_on_the_disk)),
+    "takenUpWithoutAMarker": (
+        "recovery.sh", '{ echo "$N" >"$ORCH_STATE/open" && sync "$ORCH_STATE/open" "$ORCH_STATE"; }', "true",
+        with_disk(test_durability.test_what_was_stuck_has_its_marker_while_it_is_tried_again)),
+    "recoveryDropsWhatIsLeft": (
+        "recovery.sh", "  for _step in [0-9][0-9]-*/; do\n    _step", "  for _step in; do\n    _step",
+        with_disk(test_durability.test_who_rolls_forward_syncs_the_rename)),
+    "failedUndoIsPassedOver": (
+        "undoing.sh", '  return "$_status"\n', "  return 0\n", with_client(test_deployment.test_stuck_and_tried_again_by_the_next)),
+}
+
+
+@pytest.fixture
+def broken(request, monkeypatch):
+    """A host whose scripts are wrong in one point."""
+    monkeypatch.setattr(conftest, "PATIENCE", 4)  # what hangs is noticed, too
+    directory = tempfile.mkdtemp(prefix="mutant-")
+    os.chmod(directory, 0o755)
+    scripts = pathlib.Path(directory) / "scripts"
+    shutil.copytree(HOST, scripts)
+    name, old, new, _ = MUTANTS[request.param]
+    text = (scripts / name).read_text()
+    assert text.count(old) == 1, f"{name} has {text.count(old)} times {old!r}"
+    (scripts / name).write_text(text.replace(old, new))
+    host = Host("dash", directory, scripts)
+    host.forged = True
+    yield host
+    host.close()
+
+
+@pytest.mark.parametrize("broken", MUTANTS, indirect=True)
+def test_a_wrong_runner_is_noticed(request, broken):
+    check = MUTANTS[request.node.callspec.params["broken"]][3]
+    with pytest.raises((AssertionError, pytest.fail.Exception, json.JSONDecodeError)) as noticed:
+        check(broken)
+    print(str(noticed.value)[:500])
+
+
+def test_each_has_its_counterpart_in_the_model():
+    source = (ROOT / "Tests/EngineTests/Model/ProtocolModel.swift").read_text()
+    names = re.findall(r"\w+", source.split("enum Mutant", 1)[1].split("///", 1)[0])
+    assert set(MUTANTS) <= set(names)
