@@ -102,6 +102,8 @@ public struct JournalState: Sendable, Hashable {
   public private(set) var undone: Set<String> = []
   /// The step whose undo has failed, in this attempt.
   public private(set) var failedUndo: String?
+  /// It got stuck, and nobody has closed it otherwise since.
+  private var isKnownStuck = false
   /// Index in `started` of what was undone last, in this attempt.
   private var undoneDownTo: Int?
 
@@ -170,6 +172,8 @@ public struct JournalState: Sendable, Hashable {
     case (.closed(.stuck), .undoing), (.closed(.stuck), .abandoned): return
     // Where that couldn't be closed, it is said again, or the undo is tried again.
     case (.abandoned, .closed), (.abandoned, .abandoned), (.abandoned, .undoing): return
+    // Whoever tried again was killed at it.
+    case (.undoing, .abandoned) where isKnownStuck: return
     case (.closed, .undoing), (.closed, .undone):
       throw JournalFault(
         phase == .closed(.committed) ? .committedIsNeverUndone : .closedStays, "\(event) behind the end")
@@ -246,6 +250,7 @@ public struct JournalState: Sendable, Hashable {
       }
     guard follows else { throw JournalFault(.outcomeFollows, "\(phase) was closed as \(outcome.rawValue)") }
     phase = .closed(outcome)
+    isKnownStuck = outcome == .stuck
     running = nil
   }
 }

@@ -116,7 +116,8 @@ import Testing
     "@begun;started 02-b;ended 02-b;started 03-commit;committing;ended 03-commit;started 04-d;ended 04-d;closed committed",
     "@begun;undoing;undoing;undone 01-a;closed undone", "@stuck", "@stuck;undoing;undone 01-a;closed undone",
     "@stuck;abandoned;closed abandoned", "@stuck;abandoned;abandoned;closed abandoned",
-    "@stuck;abandoned;undoing;undone 01-a;closed undone", "opened;undoing;closed unchanged",
+    "@stuck;abandoned;undoing;undone 01-a;closed undone", "@stuck;undoing;abandoned;closed abandoned",
+    "opened;undoing;closed unchanged",
     "opened;accepted 01-a;started 01-a;ended 01-a;closed committed",
   ])
   func whatMayFollowIsTaken(text: String) throws {
