@@ -199,8 +199,6 @@ refuse_keys() {
 
 # The given one is looked at before anything is changed.
 check_given() {
-  # Everybody on the host may read that file, and a plan shows its lines.
-  ! grep -q 'PRIVATE KEY-----' certificate.pem || die "The given certificate of $DOMAIN has a private key in its file: leave the certificates alone in it. Nothing was changed."
   openssl x509 -in certificate.pem -noout 2>/dev/null || die "The given certificate of $DOMAIN is not in PEM form (-----BEGIN CERTIFICATE-----). Nothing was changed."
   openssl pkey -in key.pem -passin pass: -noout 2>/dev/null ||
     die "The key for the certificate of $DOMAIN can't be read: a private key in PEM form, without a passphrase, is expected. Nothing was changed."
