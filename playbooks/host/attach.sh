@@ -16,6 +16,7 @@ export ORCH_BUNDLE ORCH_PROJECT ORCH_STATE ORCH_OPT
 # Replies alone may go to the client's stderr: what tools complain about is seen by their status.
 exec 5>&2 2>/dev/null
 follower=
+previous=
 scratch=$ORCH_STATE/attach.$$
 mkdir -p "$ORCH_STATE/start" "$ORCH_STATE/deployments"
 # What one of our number had here before a power loss is back: its removal wasn't on the disk.
@@ -102,24 +103,29 @@ launch() {
   _mode=$1
   _nonce=$2
   shift 2
-  if [ -d /run/systemd/system ] && as_root true 2>/dev/null; then
+  # Where the units are of this bundle, sudo has worked before, and isn't asked for its own sake.
+  if [ -d /run/systemd/system ] && { units_installed || as_root true 2>/dev/null; }; then
     install_units
-    as_root systemd-run --collect --quiet --unit="orchestrate-$ORCH_PROJECT-$_nonce" --uid="$(id -un)" --gid="$(id -gn)" \
+    ! as_root systemd-run --collect --quiet --unit="orchestrate-$ORCH_PROJECT-$_nonce" --uid="$(id -un)" --gid="$(id -gn)" \
       -p Type=exec -p KillMode=control-group -p OOMPolicy=continue -p Restart=on-failure -p RestartSec=1 \
       -p RestartPreventExitStatus=75 -p TimeoutStopSec=5s -p IgnoreSIGPIPE=no -p UMask=0077 --setenv=LC_ALL=C \
       ${DOCKER_HOST+--setenv=DOCKER_HOST="$DOCKER_HOST"} \
       ${ORCHESTRATE_STATE+--setenv=ORCHESTRATE_STATE="$ORCHESTRATE_STATE"} \
       ${ORCHESTRATE_OPT+--setenv=ORCHESTRATE_OPT="$ORCHESTRATE_OPT"} \
-      "$(command -v sh)" "$ORCH_BUNDLE/runner.sh" "$_mode" "$ORCH_PROJECT" "$_nonce" "$@" </dev/null >"$start/launch" 2>&1
-  else
-    setsid sh "$ORCH_BUNDLE/runner.sh" "$_mode" "$ORCH_PROJECT" "$_nonce" "$@" </dev/null >"$start/launch" 2>&1 3>&- 5>&- &
+      "$(command -v sh)" "$ORCH_BUNDLE/runner.sh" "$_mode" "$ORCH_PROJECT" "$_nonce" "$@" </dev/null >"$start/launch" 2>&1 || return 0
+    ! as_root true 2>/dev/null || return 1
   fi
+  setsid sh "$ORCH_BUNDLE/runner.sh" "$_mode" "$ORCH_PROJECT" "$_nonce" "$@" </dev/null >"$start/launch" 2>&1 3>&- 5>&- &
+}
+
+units_installed() {
+  first_line "$ORCH_STATE/unit"
+  [ "$REPLY" = "${ORCH_BUNDLE##*/}" ]
 }
 
 # The units of this project (boot-units.sh). Once per bundle and project; a deployment must not fail for the lack of them.
 install_units() {
-  first_line "$ORCH_STATE/unit"
-  [ "$REPLY" != "${ORCH_BUNDLE##*/}" ] || return 0
+  ! units_installed || return 0
   unit_names "$base"
   render_unit recover "$(id -un)" "$base" "${ORCH_OPT%/*}" >"$start/$recover_unit@.service"
   [ -z "$app_unit" ] || render_unit app "$(id -un)" "$base" "${ORCH_OPT%/*}" >"$start/$app_unit@.service"
@@ -390,8 +396,9 @@ get_file() {
   case $_path in
     */../* | */..) _path= ;;
     "/opt/$ORCH_PROJECT/previous/"*)
-      _number=$(release_previous "$(current_number)" 2>/dev/null) || _number= # nothing runs, or nothing did before
-      _path=$ORCH_OPT/releases/${_number:-0}/${_path#"/opt/$ORCH_PROJECT/previous/"}
+      # Several of its files are asked for in a row.
+      [ -n "$previous" ] || previous=$(release_previous "$(current_number)" 2>/dev/null) || : # nothing runs, or nothing did before
+      _path=$ORCH_OPT/releases/${previous:-0}/${_path#"/opt/$ORCH_PROJECT/previous/"}
       ;;
     "/opt/$ORCH_PROJECT/"*) _path=$ORCH_OPT/${_path#"/opt/$ORCH_PROJECT/"} ;;
     "/var/lib/orchestrate/$ORCH_PROJECT/"*) _path=$ORCH_STATE/${_path#"/var/lib/orchestrate/$ORCH_PROJECT/"} ;;
@@ -414,6 +421,7 @@ answer() {
   case $message in
     get) get_file "$rest" ;;
     *)
+      previous= # whatever comes now may make it another one
       set -f
       set -- $rest
       set +f

@@ -1,9 +1,10 @@
-// Asks URL every INTERVAL seconds and prints "<status> <body in one line>"; ends with its stdin.
+// Asks URL every INTERVAL seconds, four times as often as long as nothing good comes, and prints "<status> <body in one line>"; ends with its stdin.
 const [interval, url] = [Number(process.argv[1]) * 1000, process.argv[2]];
 const client = require(url.startsWith("https:") ? "https" : "http");
 function answer(status, body, began) {
   process.stdout.write(String(status).padStart(3, "0") + " " + body.replace(/[\r\n\0]/g, " ") + "\n");
-  setTimeout(ask, Math.max(0, interval - (Date.now() - began)));
+  const pause = status >= 200 && status < 300 ? interval : interval / 4;
+  setTimeout(ask, Math.max(0, pause - (Date.now() - began)));
 }
 function ask() {
   const began = Date.now();

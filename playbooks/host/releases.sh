@@ -16,6 +16,27 @@ release_committed() {
 # NUMBER: the release that was active when it was deployed; 0: none. release.json has a member a line (Release.json), quotes in texts escaped.
 release_previous() { sed -n 's/^  "previous" *: *\([0-9][0-9]*\),*$/\1/p' "$ORCH_OPT/releases/$1/release.json"; }
 
+# The releases that lie here as JSON objects, separated by commas: number, previous, committed, version. All in one go: they may be many.
+release_rows() {
+  for _file in "$ORCH_OPT"/releases/[1-9]*/release.json; do
+    [ -f "$_file" ] || continue
+    _number=${_file%/release.json} _number=${_number##*/}
+    _journal=$ORCH_STATE/deployments/$_number/journal.jsonl
+    if [ -f "$_journal" ]; then _committed=journal; elif release_committed "$_number"; then _committed=true; else _committed=false; fi
+    set -- "$@" "committed=$_committed" "number=$_number" "$_file"
+    [ $_committed != journal ] || set -- "$@" "$_journal"
+  done
+  [ $# = 0 ] || awk '
+    FILENAME ~ /release\.json$/ && FNR == 1 { release[++n] = number; previous[n] = 0; version[n] = "\"\""; yes[n] = committed == "true" }
+    FILENAME !~ /release\.json$/ { if (/^\{"event":"committed"/) yes[n] = 1; next }
+    /^  "previous" *: *[0-9]+,*$/ { gsub(/[^0-9]/, ""); previous[n] = $0 }
+    /^  "version" *: *".*",*$/ { sub(/^  "version" *: */, ""); sub(/,*$/, ""); version[n] = $0 }
+    END {
+      for (i = 1; i <= n; i++)
+        printf "%s{\"number\":%s,\"previous\":%s,\"committed\":%s,\"version\":%s}", (i > 1 ? "," : ""), release[i], previous[i], (yes[i] ? "true" : "false"), version[i]
+    }' "$@"
+}
+
 # KEY FILE…: the values of it (reference, digest, id, tag) in images.yml files; those that are missing count as empty.
 image_values() {
   _name=$1

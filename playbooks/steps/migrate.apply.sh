@@ -26,7 +26,8 @@ if [ -n "$TARGET" ]; then
   accept=$ACCEPT_DATA_LOSS
   # shellcheck source=/dev/null
   . "$left/migrate"
-  await_baseline # a database that doesn't run is started
+  # A database that doesn't run is started to be asked.
+  if [ "$POLICY" != compatible ] || ! schema_on_record; then await_baseline; fi
   if ! rollback_revisions; then
     [ "$POLICY" = compatible ] || die "The schema's revision can't be read. Nothing was changed."
     here=$(cat "$left/schema" 2>/dev/null) || here=''

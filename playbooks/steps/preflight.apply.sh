@@ -111,17 +111,7 @@ fi
 rm -f flat found parts inspect.err
 
 # Which releases lie here, which of them passed their gate, and how large the last backup was.
-rows=
-for file in "$ORCH_OPT"/releases/[1-9]*/release.json; do
-  [ -f "$file" ] || continue
-  number=${file%/release.json} number=${number##*/}
-  committed=false
-  if release_committed "$number"; then committed=true; fi
-  previous=$(release_previous "$number")
-  version=$(sed -n 's/^  "version" *: *\(".*"\),*$/\1/p' "$file")
-  rows="$rows${rows:+,}{\"number\":$number,\"previous\":${previous:-0},\"committed\":$committed,\"version\":${version:-\"\"}}"
-done
-fact releases "[$rows]"
+fact releases "[$(release_rows)]"
 last=
 for file in "$ORCH_OPT"/backups/*.dump; do
   if [ -f "$file" ]; then last=$file; fi # their names begin with their time

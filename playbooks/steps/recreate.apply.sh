@@ -15,8 +15,6 @@ eval "set -- $SERVICES"
 config=$ORCH_RELEASE/effective.json
 [ -f "$config" ] || die "Release $ORCH_N has no effective.json: the release step hasn't run."
 
-await_baseline
-
 children=''
 # shellcheck disable=SC2329 # by the trap
 stop_children() { for child in $children; do kill "$child" 2>/dev/null || :; done; } # most have ended
@@ -32,6 +30,8 @@ while read -r id service _; do
   save_logs "$service" "$id" -f &
   children="$children $!"
 done <"$ORCH_STEP/before"
+
+await_baseline
 
 # From here on the new version may have written: undoing the schema isn't harmless any more.
 : | write_atomically "$ORCH_DEPLOYMENT/started-new"

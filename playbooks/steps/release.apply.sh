@@ -59,7 +59,6 @@ else
   link=$new/project/${COMPOSE_DIR:+$COMPOSE_DIR/}.env
   if [ ! -e "$link" ]; then ln -s "$up/.env" "$link"; fi
 fi
-find "$new" -type f -exec sync {} + # each file's own data: a whole-disk sync waits for everybody's
-find "$new" -type d -exec sync {} +
+find "$new" \( -type f -o -type d \) -print0 | sync_all # each file's own data: a whole-disk sync waits for everybody's
 mv -T "$new" "$ORCH_RELEASE"
 sync "${ORCH_RELEASE%/*}"
