@@ -27,6 +27,23 @@ update_lists() {
   say 'The package lists could not be updated (above). What is known already may do.'
 }
 
+# NAME…: installs them, without what they would only recommend. What the mirror took is told apart: that isn't the machine's doing.
+install_packages() {
+  clock
+  # shellcheck disable=SC2154 # set by clock
+  _began=$up_ms
+  update_lists
+  apt --yes --no-install-recommends --download-only install "$@" >"$ORCH_STEP/download.log" 2>&1 || {
+    cat "$ORCH_STEP/download.log" >&2
+    die "$* could not be installed (above)."
+  }
+  clock
+  fact "${downloads:+second_}download_ms" $((up_ms - _began))
+  downloads=1
+  apt --yes --no-install-recommends install "$@" || die "$* could not be installed (above)."
+}
+downloads=
+
 # ---- Docker's repository
 
 repository_list=/etc/apt/sources.list.d/orchestrate-docker.list

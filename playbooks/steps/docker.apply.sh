@@ -72,12 +72,6 @@ find_missing_docker() {
   fi
 }
 
-# PACKAGE…
-install_packages() {
-  update_lists
-  apt --yes --no-install-recommends install "$@" || die "$* could not be installed (above)."
-}
-
 # The tools that the rest needs, of those that are missing, before Docker comes.
 install_tools() {
   tools='' rest=''

@@ -93,9 +93,8 @@ if [ -n "$missing" ] && ! checking; then
     fresh=1
     remember unit-fail2ban.service 'disabled inactive'
   }
-  update_lists
   # shellcheck disable=SC2086 # names of packages
-  apt install --yes --no-install-recommends $missing || die "$missing could not be installed (above)."
+  install_packages $missing
   find_missing
   [ -z "$missing" ] || die "Still missing after the installation: $missing"
 fi

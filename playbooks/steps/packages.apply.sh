@@ -46,13 +46,11 @@ if ! checking && [ -s "$ORCH_STEP/missing" ]; then
     DEBIAN_FRONTEND=noninteractive dpkg --force-confdef --force-confold --configure -a ||
       say 'That did not go through; apt may mend it.'
   fi
-  update_lists
 fi
 while read -r name; do change create "package $name"; done <"$ORCH_STEP/missing"
 if ! checking && [ -s "$ORCH_STEP/missing" ]; then
   # shellcheck disable=SC2046 # names without blanks
-  apt install --yes --no-install-recommends $(cat "$ORCH_STEP/missing") ||
-    die "$(tr '\n' ' ' <"$ORCH_STEP/missing")could not be installed (above)."
+  install_packages $(cat "$ORCH_STEP/missing")
   missing "$@" >"$ORCH_STEP/missing"
   [ ! -s "$ORCH_STEP/missing" ] || die "Still missing after the installation: $(tr '\n' ' ' <"$ORCH_STEP/missing")"
 fi

@@ -158,9 +158,8 @@ find_missing
 for package in $missing; do change create "package $package"; done
 if [ -n "$missing" ] && ! checking; then
   have caddy || remember unit-caddy.service 'disabled inactive'
-  update_lists
   # shellcheck disable=SC2086 # names of packages
-  apt install --yes --no-install-recommends $missing || die "$missing could not be installed (above)."
+  install_packages $missing
   find_missing
   [ -z "$missing" ] || die "Still missing after the installation: $missing"
   [ "$CERTIFICATE" = acme ] || check_given

@@ -350,9 +350,8 @@ if [ -n "$missing" ] && ! checking; then
   case " $missing " in *' certbot '*) remember unit-certbot.timer 'disabled inactive' ;; esac
   fresh=1
   ! have nginx || fresh=
-  update_lists
   # shellcheck disable=SC2086 # names of packages
-  apt install --yes --no-install-recommends $missing || die "$missing could not be installed (above)."
+  install_packages $missing
   find_missing
   [ -z "$missing" ] || die "Still missing after the installation: $missing"
   [ "$CERTIFICATE" = acme ] || check_given
