@@ -185,10 +185,19 @@ def test_what_is_open_is_left_as_it_is(world):
     (world.host.opt / "go").touch()
     eventually(world.host.lock_is_free, "the lock")
     world.containers("1 bot exited always", "2 postgres running always", "3 redis running always")
-    assert "Deployment 2 is not closed" in world.boot()
+    assert "Deployment 2 is not closed" in world.boot(1)  # tried again later: its recovery may be, too
     assert world.calls() == []
     assert world.host.connect().recover()[0] == "recovered"
     assert "started bot" in world.boot()
+
+
+def test_what_is_stuck_waits_for_a_person(world):
+    client = world.host.connect()
+    client.open()
+    client.send({**step("01-change", "false", "false", CHANGES=1)}, seal=True)
+    assert client.await_event("closed")["outcome"] == "stuck"
+    eventually(world.host.lock_is_free, "the lock")
+    assert "Deployment 2 is not closed" in world.boot()
 
 
 def test_a_deployment_that_runs_is_waited_for(world):

@@ -3,6 +3,7 @@ other, in this order. The bot depends on the database here: with whom a service 
 
 import json
 import re
+import shlex
 import time
 
 import pytest
@@ -126,7 +127,7 @@ def test_nothing_but_recovery_closes_what_is_open(running):
     client.communicate()
     bot = running.container("bot")
     running.host(f"docker stop {bot}")
-    running.host(f"sudo systemctl start {APP}")
+    running.host(f"sudo systemctl start {APP}", check=False)
     assert "is not closed" in journal(running)
     assert running.host(f"docker inspect -f '{{{{.State.Status}}}}' {bot}") == "exited"
     running.deploy("v1.0.0", "--skip", "migrate").expect(0)  # the schema may be the newer one's by now
@@ -153,6 +154,27 @@ def test_power_loss_in_mid_deployment(running, step):
     last = json.loads(running.host("tail -n 1 /var/lib/orchestrate/market-bot/history.jsonl"))
     # Unchanged, where it hadn't come further than the backup.
     assert last["outcome"] in {"pull": ("unchanged",), "backup": ("unchanged", "undone")}.get(step, ("undone",)), last
+
+
+def test_the_recovery_itself_is_killed(running):
+    before = running.current()
+    command = running.host(f"systemctl cat {RECOVERY} | sed -n 's/^ExecStart=//p'").replace("%i", "market-bot")
+    drop_in = f"/etc/systemd/system/{RECOVERY}.d/killed.conf"
+    # The first one of each boot dies at once.
+    text = f"[Service]\nExecStart=\nExecStart=/bin/sh -c 'test -e /tmp/killed || {{ touch /tmp/killed; kill -KILL $$$$; }}; exec {command}'\n"
+    running.host(f"sudo mkdir -p {drop_in.rpartition('/')[0]} && printf %s {shlex.quote(text)} | sudo tee {drop_in} && sudo systemctl daemon-reload && sync")
+    try:
+        client = running.start("deploy", "prod", {"v1.0.0": "v1.1.0", "v1.1.0": "v1.4.0"}[before], "--lease", f"{LEASE}s")
+        wait_for_step(running, "recreate", client)
+        sandbox("crash", running.droplet)
+        client.kill()
+        client.communicate()
+        assert settled(running, WITHIN) == before
+        running.assert_answers(before, timeout=WITHIN)
+        assert int(shown(running, RECOVERY, "NRestarts")["NRestarts"]) == 1
+    finally:
+        running.host(f"sudo rm -r {drop_in.rpartition('/')[0]} && sudo systemctl daemon-reload")
+    comes_back(running, before)
 
 
 def docker_pid(project) -> str:

@@ -144,6 +144,8 @@ take_lock
 open=$(open_numbers)
 if [ -n "$open" ]; then
   say "Deployment $(printf '%s' "$open" | tr '\n' ' ') is not closed: what runs, and what doesn't, is left as it is. The next deploy or rollback closes it, or says what a person must do."
+  # What is stuck waits for a person; anything else for the recovery, which was killed, say, and comes again.
+  for number in $open; do is_stuck "$number" || exit 1; done
   exit 0
 fi
 current_release

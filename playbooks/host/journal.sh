@@ -51,6 +51,11 @@ open_numbers() {
   ' | sort -rn
 }
 
+# NUMBER: whether its undo got stuck. A line that isn't whole doesn't count: take_up cuts it.
+is_stuck() {
+  case $(grep "$closed_line" "deployments/$1/journal.jsonl" | tail -n 1) in *'"outcome":"stuck"'*) ;; *) return 1 ;; esac
+}
+
 # NUMBER: makes it the deployment that this process works on.
 load() {
   N=$1

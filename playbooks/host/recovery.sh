@@ -15,11 +15,6 @@ take_up() {
   cut_torn journal.jsonl
 }
 
-# NUMBER: whether its undo got stuck. A line that isn't whole doesn't count: take_up cuts it.
-is_stuck() {
-  case $(grep "$closed_line" "deployments/$1/journal.jsonl" | tail -n 1) in *'"outcome":"stuck"'*) ;; *) return 1 ;; esac
-}
-
 # NUMBER: closes what is_stuck as it is, because a person has settled it by hand and says so. Never in a condition: it needs set -e.
 abandon() {
   take_up "$1"
