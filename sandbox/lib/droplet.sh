@@ -123,7 +123,7 @@ droplet_create() {
   with_lock machine droplet_reserve "$name"
   [ "$kind" != fresh ] || image=orchestrate-sandbox/droplet-fresh:${5/#13/latest}
   truncate -s "$disk" "$home/disk.img"
-  quietly mkfs.ext4 mkfs.ext4 -F -q -m 0 -E lazy_itable_init=1,lazy_journal_init=1 "$home/disk.img"
+  quietly mkfs.ext4 mkfs.ext4 -F -q -m 0 -N 131072 -E lazy_itable_init=1,lazy_journal_init=1 "$home/disk.img"
   droplet_mount "$name"
   droplet_seed "$name" "$kind"
   docker create --name "$(droplet_container "$name")" --hostname "$name" --label "$LABEL=droplet" --network "$NETWORK" \
@@ -295,6 +295,10 @@ droplet_fill() {
   [ -n "$name" ] || usage_error "fill needs a droplet's name"
   droplet_need "$name"
   mnt=$STATE/droplets/$name/mnt
+  if [ "$leave" = --inodes ]; then
+    droplet_fill_inodes "$mnt" "${3:-0}"
+    return
+  fi
   rm -f "$mnt/filler"
   sync -f "$mnt"
   available=$(df --output=avail -B1 "$mnt" | tail -n 1)
@@ -307,10 +311,38 @@ droplet_fill() {
   df --output=avail -B1 "$mnt" | tail -n 1
 }
 
+# droplet_fill_inodes DIRECTORY LEAVE: empty files until the file system has places for LEAVE more.
+droplet_fill_inodes() {
+  mkdir -p "$1/fillers"
+  python3 -c '
+import errno, os, sys
+number, leave = 0, int(sys.argv[2])
+while number % 512 or os.statvfs(sys.argv[1]).f_favail > leave + 512 or not leave:
+    try:
+        os.mknod(f"{sys.argv[1]}/fillers/{os.getpid()}-{number}")
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        break
+    number += 1
+' "$1" "$2"
+  df --output=iavail "$1" | tail -n 1
+}
+
 droplet_unfill() {
   [ $# = 1 ] || usage_error "unfill needs a droplet's name"
   droplet_need "$1"
-  rm -f "$STATE/droplets/$1/mnt/filler"
+  rm -rf "$STATE/droplets/$1/mnt/filler" "$STATE/droplets/$1/mnt/fillers"
+}
+
+# droplet_read_only NAME: what Linux does with a file system whose disk has failed under it (ext4(5), errors=remount-ro).
+droplet_read_only() {
+  [ $# = 1 ] || usage_error "read-only needs a droplet's name"
+  droplet_need "$1"
+  local mnt=$STATE/droplets/$1/mnt device
+  device=$(findmnt -n -o SOURCE "$mnt") || fail "the disk of $1 is not mounted"
+  mount -o remount,errors=remount-ro "$mnt"
+  echo 'as ordered' >"/sys/fs/ext4/${device##*/}/trigger_fs_error"
 }
 
 droplet_remove_command() {

@@ -159,6 +159,23 @@ def full(inodes: bool = False):
     return inject
 
 
+def inodes_short(rig):
+    sandbox("fill", rig.droplet, "--inodes", "24000")  # that many take seconds: the rest is quick, at the instant
+
+
+def inodes_gone(rig, client, rng):
+    sandbox("fill", rig.droplet, "--inodes")
+    time.sleep(rng.uniform(2, 8))
+    sandbox("unfill", rig.droplet)
+
+
+def read_only(rig, client, rng):
+    """Its disk fails, and somebody turns the machine off and on."""
+    sandbox("read-only", rig.droplet)
+    time.sleep(rng.uniform(1, 8))
+    sandbox("power-loss", rig.droplet)
+
+
 def second(rig, client, rng):
     other = Client(rig.project, "deploy", "prod", NEW if rng.random() < 0.5 else OLD, "--lease", f"{rig.lease}s", USER="grace")
     rig.second = (other, other.wait(120))
@@ -193,6 +210,8 @@ HOST = [
     Fault("host", "crash of the machine", machine("crash"), restarted=EVERYTHING, answered_twice=True, machine=True, may_not_know=True, pairs=False),
     Fault("host", "power loss", machine("power-loss"), restarted=EVERYTHING, answered_twice=True, machine=True, may_not_know=True, pairs=False),
     Fault("host", "disk full", full(), lambda rig: sandbox("unfill", rig.droplet), answered_twice=True, pairs=False),
+    Fault("host", "inodes exhausted", inodes_gone, lambda rig: sandbox("unfill", rig.droplet), inodes_short, answered_twice=True, pairs=False),
+    Fault("host", "file system read-only, then off and on", read_only, restarted=EVERYTHING, answered_twice=True, machine=True, may_not_know=True, pairs=False),
     Fault("host", "second client", second, others=True, pairs=False),
     Fault("host", "lock --abort by another", abort, pairs=False),
     Fault("host", "another host key on the way back", other_host_key, own_host_key, may_not_know=True, pairs=False),
@@ -201,8 +220,8 @@ HOST = [
 
 # ---- what is elsewhere. The registry is the whole sandbox's: for one droplet it is gone by a rule of that droplet's.
 
-def registry(target: str):
-    rule = f"OUTPUT -p tcp --dport 5000 -j {target}"
+def registry(target: str, match: str = ""):
+    rule = f"OUTPUT -p tcp --dport 5000 {match} -j {target}"
     return (lambda rig, client, rng: rig.root(f"iptables -I {rule}")), (lambda rig: rig.root(f"while iptables -D {rule} 2>/dev/null; do :; done"))
 
 
@@ -271,6 +290,7 @@ def database_speaks(rig):
 REMOTE = [
     Fault("remote", "registry refuses", *registry("REJECT --reject-with tcp-reset")),
     Fault("remote", "registry silent", *registry("DROP")),
+    Fault("remote", "registry loses two packets of three", *registry("DROP", "-m statistic --mode random --probability 0.66")),
     Fault("remote", "registry answers 500", lambda rig, client, rng: rig.root(f"iptables -t nat -I {REDIRECT}"), errors_gone, errors_ready, pairs=False),
     Fault("remote", "database refuses connections", database_refuses, database_accepts, pairs=False),
     Fault("remote", "table locked", locked_table),
