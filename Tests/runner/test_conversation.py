@@ -147,6 +147,24 @@ def test_whose_client_is_gone_leaves_the_queue(host, client, way):
     assert third.open() == ("granted", "2")
 
 
+def test_the_recovery_at_boot_leaves_the_queue_when_somebody_else_has_closed_it(host, client):
+    """The unit came to nothing, or failed after a minute, while the next deployment ran."""
+    client.open()
+    client.send(deployment(step("02-gate", GATE, "")))
+    waiter = queue(host)
+    boot = host.start(f"{host.state}/bundle/runner.sh", "recover", "app", "boot", "60")
+    eventually(lambda: len(list((host.state / "queue").iterdir())) == 2, "it waits")
+    go(host)
+    client.closed()
+    waiter.wait_for(lambda: waiter.replies, "grant")
+    assert boot.wait(20) == 0
+    assert not host.lock_is_free()
+    waiter.number = 2
+    assert waiter.ask("beat 2") == ("beat", "live")
+    waiter.ask("abort 2 0")
+    waiter.closed()
+
+
 def test_a_child_that_is_killed_at_once_is_not_waited_for(host):
     """A TERM between fork and exec is taken by the inherited handler and lost: attach stood still for hours where the verdict was fast."""
     end_child = re.search(r"^end_child\(\).*", (HOST / "attach.sh").read_text(), re.M).group()

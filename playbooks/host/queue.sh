@@ -25,6 +25,13 @@ leave_queue() {
   exec 7>&-
 }
 
+# At boot, where nobody in particular asks: somebody else came first, and has closed what we are here for.
+closed_for_us() {
+  [ "$mode" = recover ] && [ ! -e "$start/attach" ] || return 1
+  first_line open
+  [ "$REPLY" != "$marked" ]
+}
+
 # Our place in REPLY, 1 for the first. What the departed have left is taken away.
 find_place() {
   REPLY=1
@@ -54,6 +61,11 @@ lock_in_turn() {
     if client_gone; then
       leave_queue
       exit 75
+    fi
+    if closed_for_us; then
+      leave_queue
+      verdict recovered
+      exit 0
     fi
   done
   leave_queue

@@ -284,6 +284,8 @@ finish() {
 # ---- main
 
 mkdir -p deployments "$ORCH_OPT/releases"
+first_line open
+marked=$REPLY
 take_lock
 request=
 [ ! -e "$start/request" ] || request=$(tr -d '\n' <"$start/request")
