@@ -22,18 +22,34 @@ extension DeploymentRun {
     }
   }
 
+  /// The first steps, if nobody has to be asked about them and nothing speaks against them. Changes the preparation, and says nothing.
+  func batchAhead() throws -> StepBatch? {
+    switch request.kind {
+    case .deploy: try firstOfDeploy().batch
+    case .rollback: try allOfRollback()?.batch
+    default: nil
+    }
+  }
+
   // MARK: - Deploy
 
+  /// The steps before the plan.
+  private func firstOfDeploy() throws -> StepAssembly {
+    if !takenAhead { try preparation.resolveEnv(client) }
+    let (steps, _) = preparation.select(request.playbook.steps)
+    var first = try preparation.describing(steps, catalog: catalog)
+    try preparation.appendPulling(steps, to: &first)
+    return first
+  }
+
   private func deploy() async throws {
-    try preparation.resolveEnv(client)
+    let first = try firstOfDeploy()
     emit(.secrets(preparation.secrets))
     let (steps, leftOut) = kept(request.playbook.steps)
     if request.playbook.watch != nil {
       emit(.notice(host: host, text: "watch: this version ends at the commit; the host doesn't go on watching yet"))
     }
 
-    var first = try preparation.describing(steps, catalog: catalog)
-    try preparation.appendPulling(steps, to: &first)
     try await send(first.batch, specs: first.specs, seal: false)
     if let directory = first.directory(ofKind: .env) {
       guard try await !pump(untilSuccess: directory) else { return }
@@ -189,41 +205,64 @@ extension DeploymentRun {
     }
   }
 
-  private func rollBack() async throws {
-    let (steps, leftOut) = kept(stepsBack)
+  /// All steps, where nobody is asked, the host need tell nothing for the plan, and nothing speaks against it; else nil.
+  private func allOfRollback() throws -> StepAssembly? {
+    let (steps, leftOut) = preparation.select(stepsBack)
+    guard request.assumeYes || !request.isInteractive, preparation.context.roleChanges.isEmpty,
+      !steps.contains(where: { catalog.schemaProbe($0) != nil })
+    else { return nil }
+    let plan = try planBack(leavingOut: leftOut)
+    guard plan.problems.isEmpty, !plan.losesData else { return nil }
+    preparation.context.options.acceptDataLoss = false  // a plan that loses nothing accepts nothing
+    var all = StepAssembly(first: 1, catalog: catalog)
+    for spec in steps where spec.kind.phase == .prepare { try all.append(spec, context: preparation.context) }
+    try appendBack(steps, to: &all)
+    return all
+  }
 
-    var first = StepAssembly(first: 1, catalog: catalog)
-    for spec in steps where spec.kind.phase == .prepare { try first.append(spec, context: preparation.context) }
-    // Where nobody is asked, and the host need tell nothing for the plan, all steps travel at once.
-    var isAhead = request.assumeYes || !request.isInteractive
-    for spec in steps {
-      guard let probe = catalog.schemaProbe(spec) else { continue }
-      isAhead = false
-      try first.append(
-        name: spec.name + Preparation.probeSuffix, kind: "schema.probe", probe, context: preparation.context)
-    }
-    if !preparation.context.roleChanges.isEmpty {
-      isAhead = false
-      try first.append(
-        name: Preparation.role + Preparation.probeSuffix, kind: "role.probe", catalog.roleProbe,
-        context: preparation.context)
-    }
-    if !isAhead { guard try await carryOut(first, seal: false) else { return } }
+  private func planBack(leavingOut leftOut: [String: String]) throws -> Plan {
     // With the schema where it should be there is nothing to keep writes from, and nothing to restore.
     let stays = preparation.context.schemaStays
-    let needed = steps.filter { !(stays && $0.kind == .backup) }
     var plan = try preparation.plan(
       steps: stepsBack.filter { leftOut[$0.name] != nil || !(stays && $0.kind == .backup) }, leftOut: leftOut,
       catalog: catalog)
     plan.warnings += preparation.carriedWarnings
+    return plan
+  }
+
+  private func appendBack(_ steps: [StepSpec], to assembly: inout StepAssembly) throws {
+    let stays = preparation.context.schemaStays
+    let changing = steps.filter { $0.kind.phase > .prepare && !(stays && $0.kind == .backup) }
+    try appendChanging(changing, to: &assembly, draining: !stays)
+  }
+
+  private func rollBack() async throws {
+    let (steps, leftOut) = kept(stepsBack)
+    let all = try allOfRollback()
+    var assembly = all ?? StepAssembly(first: 1, catalog: catalog)
+    if all == nil {
+      for spec in steps where spec.kind.phase == .prepare { try assembly.append(spec, context: preparation.context) }
+      for spec in steps {
+        guard let probe = catalog.schemaProbe(spec) else { continue }
+        try assembly.append(
+          name: spec.name + Preparation.probeSuffix, kind: "schema.probe", probe, context: preparation.context)
+      }
+      if !preparation.context.roleChanges.isEmpty {
+        try assembly.append(
+          name: Preparation.role + Preparation.probeSuffix, kind: "role.probe", catalog.roleProbe,
+          context: preparation.context)
+      }
+      guard try await carryOut(assembly, seal: false) else { return }
+      assembly = StepAssembly(first: assembly.batch.following, catalog: catalog)
+    }
+    let plan = try planBack(leavingOut: leftOut)
     emit(.planned(plan))
     try refuse(problems: plan.problems)
     guard try await accepted(plan) else { return try await end(reason: "not accepted") }
-    // Whoever said yes to the plan has accepted what it loses; a plan that loses nothing accepts nothing.
+    // Whoever said yes to the plan has accepted what it loses.
     preparation.context.options.acceptDataLoss = plan.losesData
-    var second = isAhead ? first : StepAssembly(first: first.batch.following, catalog: catalog)
-    try appendChanging(needed.filter { $0.kind.phase > .prepare }, to: &second, draining: !stays)
-    _ = try await carryOut(second, seal: true)
+    if all == nil { try appendBack(steps, to: &assembly) }
+    _ = try await carryOut(assembly, seal: true)
   }
 
   /// The release to go back to: never one that didn't pass its gate, never simply the next lower number.

@@ -15,6 +15,8 @@ public actor DeploymentRun {
   var attachment: Attachment?
   private var log: AsyncThrowingStream<LogItem, any Error>.AsyncIterator?
   private var logOffset = 0
+  /// The first batch has come with the request for the lock, and is at work.
+  var takenAhead = false
   /// The release that was current when the lock was granted; 0: none.
   private var previousAtOpening = 0
   private var beats: Task<Void, Never>?
@@ -144,9 +146,10 @@ public actor DeploymentRun {
   // MARK: - Opening
 
   /// Connects, and asks for the facts and for what runs now.
-  func connect() async throws {
+  /// - Parameter beforehand: what is said first.
+  func connect(_ beforehand: String...) async throws {
     let attachment = try await client.attach(
-      asking: Preparation.questions(preparation.paths, withPrevious: request.isRollback))
+      asking: beforehand + Preparation.questions(preparation.paths, withPrevious: request.isRollback))
     self.attachment = attachment
     await attachment.expectLog(nonce: request.nonce)
     // The channel, and the command on it, which asks what is true now; then the lock.
@@ -156,10 +159,17 @@ public actor DeploymentRun {
 
   /// Connects, and asks for the facts, for what runs now, and for the lock.
   func open() async throws {
-    try await connect()
+    // To start a runner takes a while: it waits for the request, which only what runs there makes whole.
+    try await connect("prepare \(lockTerms)")
     try preparation.requireDocker(catalog)
     try await choose()
-    try await lock()
+    let before = preparation
+    try await lock(with: stepsAhead())
+    if !takenAhead {
+      let number = preparation.context.number
+      preparation = before
+      preparation.context.number = number
+    }
     if previousAtOpening != preparation.context.current?.number ?? 0, let attachment {
       // Somebody else's deployment ended between our look and our lock.
       roundTrips += 1
@@ -179,22 +189,30 @@ public actor DeploymentRun {
     }
   }
 
+  private var lockTerms: String {
+    "\(request.nonce) \(request.lease.components.seconds) \(request.lockWait.components.seconds)"
+  }
+
   /// Asks for the lock, and begins to follow the deployment that it opens.
-  func lock() async throws {
+  /// - Parameter steps: its first ones.
+  func lock(with steps: StepBatch? = nil) async throws {
     try stopIfInterrupted()
     guard let attachment else { return }
-    let lease = request.lease.components.seconds, wait = request.lockWait.components.seconds
     roundTrips += 1
     let holder = Array(holderDocument().text().utf8)
+    let tar = steps?.tar ?? []
+    let context = preparation.context
+    let ahead = steps == nil ? "" : " \(tar.count) \(context.number) \(context.current?.number ?? 0)"
     queuing = true
     defer { queuing = false }
     do {
       // Whoever waits for the lock, or meets what was left open, waits as long as the host gives signs of life.
       let reply = try await attachment.request(
-        "open \(request.nonce) \(lease) \(wait) \(holder.count)", body: holder, waiting: tellWaiting)
+        "open \(lockTerms) \(holder.count)\(ahead)", body: holder + tar, waiting: tellWaiting)
       queuing = false
       try await take(openReply: reply)
     } catch  where number == nil && queuing {
+      let lease = request.lease.components.seconds
       let late = "nothing was changed; a lock that is granted now is given back by the host after \(lease) s"
       if let interrupted { throw OrchestrateError(.failed, interrupted, host: host, state: late) }
       throw OrchestrateError(
@@ -215,6 +233,20 @@ public actor DeploymentRun {
       let place = (try? JSONValue(parsing: reply.text))?["place"]?.intValue
       emit(.waitingForLock(host: host, holder: holder, limit: limit, place: place))
     }
+  }
+
+  /// Steps that need nothing but what the look has told travel with the request for the lock. The host drops them if the deployment that it opens isn't
+  /// the one that they were made for; what is wrong with them is told once there is one.
+  private func stepsAhead() throws -> StepBatch? {
+    guard let sequence = preparation.context.facts.integer("sequence") else { return nil }
+    let before = preparation
+    preparation.context.number = Int(sequence) + 1
+    do {
+      if let steps = try batchAhead() { return steps }
+    } catch is OrchestrateError {
+    } catch is ConfigurationError {}
+    preparation = before
+    return nil
   }
 
   /// What the host says before anything is asked of it; from then on its secrets are known.
@@ -248,8 +280,10 @@ public actor DeploymentRun {
       guard let granted = Int(reply.text.split(whereSeparator: \.isWhitespace).first ?? "") else {
         throw OrchestrateError(.internalFault, "the host granted no number: \(reply.text)", host: host)
       }
+      let words = reply.text.prefix { $0 != "\n" }.split(separator: " ")
       number = granted
-      previousAtOpening = reply.text.split(whereSeparator: \.isWhitespace).dropFirst().first.flatMap { Int($0) } ?? 0
+      previousAtOpening = words.dropFirst().first.flatMap { Int($0) } ?? 0
+      takenAhead = words.last == "taken"
       preparation.context.number = granted
       for line in reply.text.split(separator: "\n").dropFirst() {
         let words = line.split(separator: " ").map(String.init)
@@ -373,6 +407,11 @@ public actor DeploymentRun {
   func send(_ batch: StepBatch, specs batchSpecs: [String: StepSpec], seal: Bool) async throws {
     guard let number else { return }
     specs.merge(batchSpecs) { $1 }
+    if takenAhead {
+      takenAhead = false
+      if seal { try check(try await persist("seal \(number)"), "the end of the steps was refused") }
+      return
+    }
     let tar = batch.tar
     roundTrips += 1
     if !batch.isEmpty {

@@ -61,11 +61,11 @@ struct Preparation: Sendable {
     }
   }
 
-  /// What `hostState` asks, for the command line.
+  /// What `hostState` asks, for the command line. The facts are the last: the files before them are read while Docker is asked.
   static func questions(_ paths: HostPaths, withPrevious: Bool = false) -> [String] {
     let release = { (directory: String) in ReleaseFiles.names.map { "get \(directory)/\($0)" } }
-    return ["facts"] + release(paths.current) + ["get \(paths.state)/generated.env"]
-      + (withPrevious ? release(paths.previous) : [])
+    return release(paths.current) + ["get \(paths.state)/generated.env"]
+      + (withPrevious ? release(paths.previous) : []) + ["facts"]
   }
 
   /// Facts and the running release, in one flight; for a rollback with the one before it.

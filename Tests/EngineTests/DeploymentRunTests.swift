@@ -171,6 +171,44 @@ enum Fixtures {
     #expect(aborts.isEmpty)
   }
 
+  /// What needs nothing but the look travels with the request for the lock; not taken for another deployment than it was made for.
+  @Test(arguments: [(6, 0, 1), (6, 3, 2), (8, 0, 2)])
+  func theFirstStepsTravelWithTheRequestForTheLock(sequence: Int, previous: Int, batches: Int) async throws {
+    let host = ScriptedHost(), events = Events()
+    await host.set {
+      $0.facts += "sequence=\(sequence)\n"
+      $0.previous = previous
+    }
+    let summary = try await deploy(host, events: events)
+    #expect(summary.exitStatus == 0)
+    let started = events.names { if case .stepStarted(_, let step) = $0 { step } else { nil } }
+    #expect(started == ["preflight", "release", "env", "pull", "seal", "backup", "recreate", "health", "prune"])
+    let messages = await host.messages.filter { $0.hasPrefix("steps ") }
+    #expect(messages.count == batches)
+  }
+
+  @Test func aRollbackThatNeedsNoAnswerIsSentAtOnce() async throws {
+    let host = ScriptedHost(), events = Events()
+    let current = try Fixtures.release(6, "v1.4.0", previous: 3),
+      target = try Fixtures.release(3, "v1.1.0", previous: 1)
+    await host.set {
+      $0.facts += "sequence=6\n"
+      $0.previous = 6
+      $0.files["/opt/market-bot/current/release.json"] = current
+      $0.files["/opt/market-bot/releases/3/release.json"] = target
+    }
+    let request = try Fixtures.request(
+      .rollback(to: nil), steps: "preflight release backup migrate recreate health commit")
+    let summary = try await deploy(host, request: request, events: events)
+    #expect(summary.exitStatus == 0 && summary.to == "v1.1.0")
+    let started = events.names { if case .stepStarted(_, let step) = $0 { step } else { nil } }
+    #expect(started == ["preflight", "release", "recreate", "health"])
+    let planned = events.names { if case .planned = $0 { "planned" } else { nil } }
+    #expect(planned.count == 1)
+    let messages = await host.messages
+    #expect(!messages.contains { $0.hasPrefix("steps ") } && messages.contains("seal 7"))
+  }
+
   @Test(arguments: [
     ("pull", 1, DeploymentOutcome.unchanged), ("backup", 1, .unchanged), ("recreate", 3, .undone),
     ("health", 3, .undone),

@@ -14,6 +14,8 @@ actor ScriptedHost {
   var failing: [String: Int] = [:]
   /// Facts that a step reports: step name → members.
   var reports: [String: [String: String]] = [:]
+  /// The release that is current when the lock is granted.
+  var previous = 0
   /// JSON of the holder, where the lock is held.
   var lockedBy: String?
   /// The connection breaks once, when this step has started.
@@ -83,9 +85,12 @@ actor ScriptedHost {
       opened = true
       subscribers = hidesLog ? [] : [channel]
       for wait in waits { channel.reply("waiting", wait) }
-      channel.reply("granted", (["7 0"] + recovered).joined(separator: "\n"))
+      let isOurs = words.suffix(2) == ["7", "\(previous)"]
+      if isOurs { queue += steps(inTar: Array(body.dropFirst(Int(words[4])!))) }
+      channel.reply(
+        "granted", (["7 \(previous)" + (isOurs ? " taken" : "")] + recovered).joined(separator: "\n"))
       event("opened", #""number":7,"previous":null"#)
-      event("waiting", #""step":null"#)  // the first steps are still on their way
+      if isOurs { advance() } else { event("waiting", #""step":null"#) }  // the first steps are still on their way
     case "follow":
       channel.reply("following", runner ?? (closed ? "ended" : "live"))
       channel.push(.output(Array(Array(log.utf8)[Int(words[2])!...])))
@@ -278,7 +283,9 @@ final class ScriptedChannel: ByteChannel {
       while let feed = buffer.firstIndex(of: 0x0a) {
         let line = String(decoding: buffer[..<feed], as: UTF8.self)
         let hasBody = ["open", "steps", "result", "abort", "query"].contains { line.hasPrefix($0 + " ") }
-        let count = hasBody ? Int(line.split(separator: " ").last!)! : 0
+        let words = line.split(separator: " ")
+        let sizes = words[0] == "open" ? words[4...].prefix(2) : words.suffix(1)
+        let count = hasBody ? sizes.compactMap { Int($0) }.reduce(0, +) : 0
         guard buffer.count >= feed + 1 + count else { break }
         messages.append((line, Array(buffer[(feed + 1)..<(feed + 1 + count)])))
         buffer.removeFirst(feed + 1 + count)

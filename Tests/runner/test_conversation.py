@@ -165,6 +165,65 @@ def test_the_recovery_at_boot_leaves_the_queue_when_somebody_else_has_closed_it(
     waiter.closed()
 
 
+def test_a_runner_is_started_ahead_of_its_request(host):
+    client = Client(host, asked="prepare ahead 60 0\nget /opt/app/current/.env\nget /var/lib/orchestrate/app/sequence\nfacts")
+    client.wait_for(lambda: len(client.replies) == 4, "four replies")
+    assert [tag for tag, _ in client.replies] == ["ok", "none", "none", "facts"]
+    assert "boot_id=" in client.replies[3][1]
+    eventually(lambda: runner_of(host, "ahead"), "it is there")
+    # It stands in nobody's way.
+    other = host.connect()
+    assert other.open() == ("granted", "1")
+    other.send(deployment())
+    other.closed()
+    pids = runner_of(host, "ahead")
+    assert client.open(nonce="ahead") == ("granted", "2")
+    assert client.previous == "1"
+    assert host.runner_pid() in pids
+    client.send(deployment())
+    assert client.closed()["outcome"] == "committed"
+
+
+@pytest.mark.parametrize("number, previous, is_taken", [(1, 0, True), (2, 0, False), (1, 3, False)])
+def test_steps_that_come_with_the_request(host, client, number, previous, is_taken):
+    request = b'{"environment":"test","app":"app"}'
+    steps = tar(deployment())
+    tag, body = client.ask(f"open ahead 60 0 {len(request)} {len(steps)} {number} {previous}", request + steps)
+    assert (tag, body) == ("granted", "1 0" + " taken" * is_taken)
+    eventually(lambda: not list(host.state.glob("attach.*")), "nothing of them is left")
+    client.nonce, client.n = "ahead", 1
+    if not is_taken:
+        assert [path.name for path in (host.state / "deployments/1").glob("0*")] == []
+        client.send(deployment(), seal=False)
+    assert client.ask("seal 1") == ("ok", "")
+    assert client.closed()["outcome"] == "committed"
+
+
+def test_faulty_steps_that_come_with_the_request_are_told_when_they_are_sent_again(host, client):
+    request = b'{"environment":"test","app":"app"}'
+    steps = tar({"01-x/meta": (0o600, b"KIND=nowhere\n")})
+    assert client.ask(f"open ahead 60 0 {len(request)} {len(steps)} 1 0", request + steps) == ("granted", "1 0")
+    assert client.ask(f"steps 1 {len(steps)}", steps) == ("refused", "01-x: there is no apply.sh for nowhere.")
+
+
+def test_a_runner_of_whom_nothing_is_asked_ends_with_the_conversation(host):
+    client = Client(host, asked="prepare ahead 60 0")
+    eventually(lambda: runner_of(host, "ahead"), "it is there")
+    client.cut()
+    eventually(lambda: not runner_of(host, "ahead"), "it has gone", 5)
+    other = host.connect()
+    assert other.open() == ("granted", "1")
+
+
+def test_another_start_than_the_one_that_was_prepared(host):
+    client = Client(host, asked="prepare ahead 60 0")
+    client.wait_for(lambda: client.replies, "ok")
+    assert client.open() == ("granted", "1")
+    eventually(lambda: not runner_of(host, "ahead"), "it has gone", 5)
+    client.send(deployment())
+    assert client.closed()["outcome"] == "committed"
+
+
 def test_a_child_that_is_killed_at_once_is_not_waited_for(host):
     """A TERM between fork and exec is taken by the inherited handler and lost: attach stood still for hours where the verdict was fast."""
     end_child = re.search(r"^end_child\(\).*", (HOST / "attach.sh").read_text(), re.M).group()
@@ -480,7 +539,7 @@ def test_query(host, client):
         os.chmod(path, stat.S_IMODE(path.stat().st_mode) | 0o555)
     for body in (b"a\n$b\n", b"a\n$b"):
         assert client.ask(f"query echo {len(body)}", body) == ("output", "a\n$b\n app\n")
-    assert not list(host.state.glob("attach.*"))  # it may be a password
+    eventually(lambda: not list(host.state.glob("attach.*")), "nothing of them is left")  # it may be a password
     assert client.ask("query ../echo 3", b"abc")[0] == "failed"
     assert client.ask("query fails 0") == ("failed", "oh\n")
     assert client.ask("query unknown 0")[0] == "failed"
@@ -607,7 +666,7 @@ def test_attach_leaves_nothing_behind(host, client):
     host.await_free_lock()
     client.close()
     eventually(lambda: not host.processes(), f"the last process: {host.processes()}", 5)
-    assert not list(host.state.glob("attach.*"))
+    eventually(lambda: not list(host.state.glob("attach.*")), "nothing of them is left")
 
 
 def test_a_killed_attach_takes_its_tail_with_it(host, client):

@@ -253,7 +253,7 @@ def test_only_what_is_stuck_can_be_abandoned(host, client):
     # One that was only interrupted is undone, as by anybody else.
     assert client.open()[0] == "granted"
     client.send({**step("01-change", "sleep 60", "", CHANGES=1)})
-    client.await_event("started")
+    client.await_event("started", step="01-change")  # the first deployment's stand in this log, too
     def killed():
         for process in host.processes():
             with contextlib.suppress(ProcessLookupError):  # gone in between

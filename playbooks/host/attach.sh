@@ -17,11 +17,13 @@ export ORCH_BUNDLE ORCH_PROJECT ORCH_STATE ORCH_OPT
 exec 5>&2 2>/dev/null
 follower=
 previous=
+prepared=
+why=
 scratch=$ORCH_STATE/attach.$$
 mkdir -p "$ORCH_STATE/start" "$ORCH_STATE/deployments"
 # What one of our number had here before a power loss is back: its removal wasn't on the disk.
 if [ -e "$scratch" ] || [ -e "$ORCH_STATE/plan/$$" ]; then rm -rf "$scratch" "$ORCH_STATE/plan/$$"; fi
-trap 'stop_following; rm -rf "$scratch" "$scratch".* "$ORCH_STATE/plan/$$"' EXIT
+trap 'stop_following; discard_prepared; rm -rf "$scratch" "$scratch".* "$ORCH_STATE/plan/$$"' EXIT
 trap 'exit 0' HUP INT TERM PIPE
 
 # TAG [BODY]
@@ -155,7 +157,7 @@ tell_waiting() {
 # alarm each second finds out whether the runner is still there. Reads the FIFO on 6, which ends with the alarm.
 await_verdict() {
   (
-    exec 3>&- 5>&- 6>&- >/dev/null </dev/null
+    exec 3>&- 5>&- 6>&- 7>&- >/dev/null </dev/null
     while sleep 1; do echo alarm >&4 || exit 0; done
   ) 4>"$start/wake" &
   _alarm=$!
@@ -206,27 +208,42 @@ await_verdict() {
   REPLY=$(cat "$start/verdict") && [ -n "$REPLY" ] || REPLY='error runner The runner did not start, and there is no space to say why.'
 }
 
-# WAIT MODE NONCE NUMBERS…: starts a runner (its request is in $start already) and answers with what became of it.
-start_runner() {
-  _wait=$1
-  shift
-  mkfifo "$start/wake"
-  exec 3<>"$start/wake"
+# MODE NONCE NUMBERS…: starts a runner, which waits for its request. In the background: what hangs in sudo or systemd must not keep us from saying so.
+begin_launch() {
+  exec 3<>"$start/wake" 7<>"$start/go"
   exec 6<"$start/wake"
   if process_identity $$; then echo "$REPLY" >"$start/attach" || :; fi # a full disk: nobody in particular asks
-  # In the background: what hangs in sudo or systemd must not keep us from saying so.
   (
-    exec 6>&- 5>&-
+    exec 5>&- 6>&- 7>&-
     _status=0
     launch "$@" || _status=$?
     echo "launched $_status" >&3
   ) </dev/null >/dev/null 3<>"$start/wake" &
-  await_verdict "$_wait"
-  exec 3>&- 6>&-
+}
+
+# REQUEST WAIT [NUMBER PREVIOUS]: has the runner begin, and answers with what became of it. Steps that came along are made whole meanwhile.
+ask_runner() {
+  if ! printf '%s' "$1" >"$start/request"; then
+    rm -rf "$start" # it ends with its pipe
+    exec 3>&- 6>&- 7>&-
+    no_space
+    return 0
+  fi
+  echo >&7
+  if [ -z "$why" ] && [ -d "$scratch" ]; then complete_steps; fi
+  await_verdict "$2"
+  exec 3>&- 6>&- 7>&-
   _verdict=$REPLY
   case $_verdict in
     granted*)
       _verdict=${_verdict#granted }
+      _granted=${_verdict%%
+*}
+      if [ -z "$why" ] && [ -d "$scratch" ] && [ "$_granted" = "${3-}" ]; then
+        deployment=$ORCH_STATE/deployments/${_granted% *}
+        place_steps
+        _verdict="$_granted taken${_verdict#"$_granted"}"
+      fi
       reply granted "$_verdict"
       follow "${_verdict%%[!0-9]*}" 0
       ;;
@@ -237,23 +254,30 @@ start_runner() {
   esac
 }
 
-# NONCE [REQUEST]: its directory; false, and a reply, if it was used before, or there is no space for it.
+# NONCE: its directory; false, and a reply, if it was used before, or there is no space for it.
 new_start() {
-  case $1 in
-    '' | *[!A-Za-z0-9-]* | -*) ;;
-    *)
-      start=$ORCH_STATE/start/$1
-      if [ ! -e "$start" ]; then
-        ! mkdir "$start" || ! printf '%s' "${2:-{\}}" >"$start/request" || return 0
-        rm -rf "$start"
-        reply error "space The disk is full: no space is left for $ORCH_STATE. Nothing was changed; orchestrate prune frees some."
-        return 1
-      fi
-      ;;
-  esac
-  reply error "start This start ($1) was made before."
+  if is_new_start "$1"; then
+    ! make_start || return 0
+    no_space
+  else
+    reply error "start This start ($1) was made before."
+  fi
   return 1
 }
+
+is_new_start() {
+  case $1 in '' | *[!A-Za-z0-9-]* | -*) return 1 ;; esac
+  start=$ORCH_STATE/start/$1
+  [ ! -e "$start" ]
+}
+
+make_start() {
+  ! mkdir "$start" || ! mkfifo "$start/wake" "$start/go" || return 0
+  rm -rf "$start"
+  return 1
+}
+
+no_space() { reply error "space The disk is full: no space is left for $ORCH_STATE. Nothing was changed; orchestrate prune frees some."; }
 
 # What frees space, or closes what is open, needs some itself: the runner makes the spare again at its end, and its first act for a deployment that
 # another one has left is to give back this reserve.
@@ -262,20 +286,46 @@ give_back() {
   runner_alive || rm -f "$ORCH_STATE/reserve"
 }
 
-# NONCE LEASE WAIT BYTES
+# NONCE LEASE WAIT BYTES [STEPS NUMBER PREVIOUS]: the steps are for a deployment of that number upon that release, and for no other.
 open_deployment() {
   _request=$(head -c "$4" && echo .) # the dot keeps a newline
   [ ${#_request} = $(($4 + 1)) ] || {
     reply error 'start The request did not arrive whole.'
     return 0
   }
+  [ -z "${5-}" ] || unpack_steps "$5"
   case $_request in *'"command":"prune"'*) give_back ;; esac
-  ! new_start "$1" "${_request%.}" || start_runner "$3" open "$1" "$2" "$3"
+  if [ "$1" != "$prepared" ]; then
+    discard_prepared
+    new_start "$1" || {
+      forget_steps
+      return 0
+    }
+    begin_launch open "$1" "$2" "$3"
+  fi
+  prepared=
+  ask_runner "${_request%.}" "$3" "${6-} ${7-}"
+  forget_steps
+}
+
+# NONCE LEASE WAIT: an `open` with these words will follow. To start its runner takes a while: it waits for the request, as long as we are there.
+prepare_runner() {
+  if [ -z "$prepared" ] && is_new_start "$1" && make_start; then
+    begin_launch open "$1" "$2" "$3"
+    prepared=$1
+  fi
+  reply ok ''
+}
+
+# One that hasn't come as far as its pipe finds none.
+discard_prepared() {
+  [ -z "$prepared" ] || rm -rf "$ORCH_STATE/start/$prepared"
+  prepared=
 }
 
 # ---- messages for a deployment
 
-# STEP: checks the directory that has arrived, and gives it its scripts. Says what is wrong.
+# STEP: checks the directory that has arrived, and adds its scripts to those that it wants of the bundle. Says what is wrong.
 complete_step() (
   case ${1##*/} in
     [0-9][0-9]-*[!a-z0-9_-]* | [!0-9]* | ?[!0-9]* | ??[!-]* | ???) die "${1##*/} is no name of a step." ;;
@@ -288,49 +338,86 @@ complete_step() (
   case $TIMEOUT in '' | *[!0-9]* | 0*) die "${1##*/}: TIMEOUT must be seconds." ;; esac
   case $SIDE in host | client | commit) ;; *) die "${1##*/}: no SIDE is called $SIDE." ;; esac
   for _script in apply undo; do
-    [ -e "$_script.sh" ] || [ ! -e "$ORCH_BUNDLE/steps/$KIND.$_script.sh" ] ||
-      ln "$ORCH_BUNDLE/steps/$KIND.$_script.sh" "$_script.sh" 2>/dev/null ||
-      cp "$ORCH_BUNDLE/steps/$KIND.$_script.sh" "$_script.sh"
+    if [ -e "$_script.sh" ]; then
+      :
+    elif [ -e "$ORCH_BUNDLE/steps/$KIND.$_script.sh" ]; then
+      printf '%s\0%s\0' "$ORCH_BUNDLE/steps/$KIND.$_script.sh" "$1/$_script.sh" >>"$scratch.scripts"
+    else
+      case $_script.$SIDE.$UNDO in
+        apply.host.*) die "${1##*/}: there is no apply.sh for $KIND." ;;
+        undo.*.[!0]*) die "${1##*/}: there is no undo.sh for $KIND." ;;
+      esac
+    fi
   done
-  [ "$SIDE" != host ] || [ -e apply.sh ] || die "${1##*/}: there is no apply.sh for $KIND."
-  [ "$UNDO" = 0 ] || [ -e undo.sh ] || die "${1##*/}: there is no undo.sh for $KIND."
   [ -e params ] || : >params
 )
 
+# Hard links, some at a time, or copies where the bundle is somebody else's, or on another file system.
+link_scripts() {
+  # shellcheck disable=SC2016 # for the inner shell
+  [ ! -s "$scratch.scripts" ] || xargs -0 -n 2 -P 4 ln <"$scratch.scripts" 2>/dev/null ||
+    xargs -0 -n 2 sh -c '[ -e "$1" ] || cp "$0" "$1"' <"$scratch.scripts"
+}
+
+# BYTES: a tar of step directories. Unpacked in $scratch; what is wrong with it in why.
+unpack_steps() {
+  forget_steps
+  if take "$1" "$scratch.tar" && mkdir "$scratch" && why=$(tar -x -C "$scratch" --no-same-owner --no-same-permissions -f "$scratch.tar" 2>&1); then
+    why=
+  else
+    why="The steps could not be unpacked: ${why:-no space}"
+  fi
+}
+
+forget_steps() {
+  rm -rf "$scratch" "$scratch".*
+  why=
+}
+
+# What was unpacked, made whole and on the disk; what is wrong with it in why.
+complete_steps() {
+  for _new in "$scratch"/*; do
+    [ -e "$_new" ] || continue # an empty tar
+    why=$(complete_step "$_new" 2>&1) || return 0
+  done
+  link_scripts || {
+    why='The scripts of the steps could not be written.'
+    return 0
+  }
+  # A script with a second link is the bundle's, and was synced with it.
+  find "$scratch" \( -type d -o -links 1 \) -print0 | sync_all || why='The steps could not be written.'
+}
+
+# In order, each by one rename. Nothing new: the directory is empty.
+place_steps() {
+  rmdir "$scratch" || mv "$scratch"/* "$deployment/"
+  sync "$deployment"
+  wake steps
+}
+
 # N BYTES: a tar of step directories. Those that are here already (sent again after a lost reply) stay as they are.
 receive_steps() {
-  rm -rf "$scratch" "$scratch.tar"
-  _why=
-  if ! take "$2" "$scratch.tar" || ! mkdir "$scratch" || ! _why=$(tar -x -C "$scratch" --no-same-owner --no-same-permissions -f "$scratch.tar" 2>&1); then
-    _why="The steps could not be unpacked: ${_why:-no space}"
+  unpack_steps "$2"
+  if [ -n "$why" ]; then
+    :
   elif ! must_be_open "$1"; then
-    _why=
+    forget_steps
+    return 0
   elif [ -e "$deployment/sealed" ]; then
-    _why='The deployment is sealed.'
+    why='The deployment is sealed.'
   else
     for _new in "$scratch"/*; do
-      [ -e "$_new" ] || continue # an empty tar
-      [ ! -d "$deployment/${_new##*/}" ] || {
-        rm -rf "$_new"
-        continue
-      }
-      _why=$(complete_step "$_new" 2>&1) || break
-      _why=
+      [ ! -d "$deployment/${_new##*/}" ] || rm -rf "$_new"
     done
-    if [ -z "$_why" ]; then
-      # A script with a second link is the bundle's, and was synced with it.
-      find "$scratch" \( -type d -o -links 1 \) -print0 | sync_all || _why='The steps could not be written.'
-    fi
-    if [ -z "$_why" ]; then
-      # In order, each by one rename. Nothing new: the directory is empty.
-      rmdir "$scratch" || mv "$scratch"/* "$deployment/"
-      sync "$deployment"
-      wake steps
-      reply ok ''
-    fi
+    complete_steps
   fi
-  rm -rf "$scratch" "$scratch.tar"
-  [ -z "$_why" ] || reply refused "$_why"
+  if [ -z "$why" ]; then
+    place_steps
+    reply ok ''
+  else
+    reply refused "$why"
+  fi
+  forget_steps
 }
 
 # N NN STATUS BYTES: what became of a client-side step.
@@ -415,6 +502,12 @@ get_file() {
   fi
 }
 
+# LINES of facts.sh
+reply_facts() {
+  reply facts "$1
+"
+}
+
 # Answers the line that is in message and rest.
 answer() {
   # shellcheck disable=SC2086 # words, checked where they are used
@@ -428,15 +521,19 @@ answer() {
       case $message in
         facts)
           _facts=$(sh "$ORCH_BUNDLE/facts.sh" "$ORCH_PROJECT") || : # as far as they go
-          reply facts "$_facts
-"
+          reply_facts "$_facts"
           ;;
+        prepare) prepare_runner "$@" ;;
         open) open_deployment "$@" ;;
         recover)
           # Asked again after a lost reply, or because the recovery died too.
           case $1 in *[!A-Za-z0-9-]*) ;; *) rm -rf "$ORCH_STATE/start/$1" ;; esac
+          discard_prepared
           give_back
-          ! new_start "$1" || start_runner 5 recover "$1" 5
+          ! new_start "$1" || {
+            begin_launch recover "$1" 5
+            ask_runner '{}' 5
+          }
           ;;
         follow)
           if [ -e "$ORCH_STATE/deployments/$1/log" ]; then
@@ -522,9 +619,28 @@ answer() {
   esac
 }
 
-if [ -n "${2-}" ]; then
-  while read -r message rest; do answer; done <<EOT
-$2
+# What came with the command line, a message a line.
+asked=${2-}
+while [ -n "$asked" ]; do
+  case $asked in
+    facts | get\ *"
+facts")
+      # Docker's answer takes longest: the files that are asked for before it are read meanwhile.
+      sh "$ORCH_BUNDLE/facts.sh" "$ORCH_PROJECT" | {
+        while read -r message rest && [ "$message" = get ]; do answer; done <<EOT
+$asked
 EOT
-fi
+        reply_facts "$(cat)"
+      }
+      break
+      ;;
+  esac
+  read -r message rest <<EOT
+$asked
+EOT
+  answer
+  case $asked in *"
+"*) asked=${asked#*"
+"} ;; *) asked= ;; esac
+done
 while read -r message rest; do answer; done

@@ -65,13 +65,24 @@ check_identity() {
 
 # 16 MiB each that the undo gives back first, so that a full disk can't keep it from working.
 allocate_reserve() {
-  for _reserve in "$ORCH_STATE/reserve" "$ORCH_OPT/.reserve"; do
-    fallocate -l 16M "$_reserve" || dd if=/dev/zero of="$_reserve" bs=1M count=16 2>/dev/null || {
-      free_reserve
-      fail_start space "Less than 16 MiB are left for ${_reserve%/*}: nothing was changed. orchestrate prune frees some."
-    }
-  done
+  # At once: each takes some time.
+  fallocate -l 16M "$ORCH_STATE/reserve" &
+  _first=$!
+  fallocate -l 16M "$ORCH_OPT/.reserve" &
+  _second=$!
+  _missing=
+  wait $_first || _missing=$ORCH_STATE/reserve
+  wait $_second || _missing="$_missing $ORCH_OPT/.reserve"
+  for _reserve in $_missing; do write_reserve "$_reserve"; done
   keep_spare
+}
+
+# FILE: on a file system that can't allocate.
+write_reserve() {
+  dd if=/dev/zero of="$1" bs=1M count=16 2>/dev/null || {
+    free_reserve
+    fail_start space "Less than 16 MiB are left for ${1%/*}: nothing was changed. orchestrate prune frees some."
+  }
 }
 
 # 4 MiB (2 where there aren't 4; none: the next one tries again) that stay between the deployments: on a full disk attach gives them back to whoever comes to free space, which needs some too.
@@ -99,8 +110,8 @@ new_deployment() {
   for _directory in deployments/[1-9]*; do
     [ ! -d "$_directory" ] || [ "${_directory#*/}" -lt "$_number" ] || _number=$((${_directory#*/} + 1))
   done
-  rm -rf deployments/.new
-  mkdir -p deployments/.new
+  [ ! -e deployments/.new ] || rm -rf deployments/.new
+  mkdir deployments/.new
   clock
   _epoch=$(($(now_ms) - up_ms))
   _key=$opener

@@ -59,6 +59,15 @@ client_gone() {
   ! process_alive "$REPLY"
 }
 
+# attach may start us before it has our request, and writes a line once it is there. Its pipe ends with it, or with its interest in us; whoever opens
+# it after that would wait for ever.
+await_request() {
+  while [ ! -s "$start/request" ]; do
+    [ -p "$start/go" ] && ! client_gone || exit 75
+    timeout 2 head -n 1 "$start/go" >/dev/null || :
+  done
+}
+
 # TEXT: what became of the start; wakes attach.
 verdict() {
   printf '%s\n' "$1" >"$start/verdict.new"
@@ -284,11 +293,12 @@ finish() {
 # ---- main
 
 mkdir -p deployments "$ORCH_OPT/releases"
+[ "$mode" = recover ] || await_request
 first_line open
 marked=$REPLY
 take_lock
 request=
-[ ! -e "$start/request" ] || request=$(tr -d '\n' <"$start/request")
+[ ! -e "$start/request" ] || while IFS= read -r _line || [ -n "$_line" ]; do request=$request$_line; done <"$start/request"
 # Whoever opens with it lets the undo of what is still open go back over what the new version has written.
 ORCH_ACCEPT_DATA_LOSS=0
 case $request in *'"accept_data_loss":true'*) ORCH_ACCEPT_DATA_LOSS=1 ;; esac
@@ -317,7 +327,11 @@ for _open in $(open_numbers); do
     fail_start stuck "Deployment $_open could not be undone: see its log. A person must look."
   }
 done
-rm -f deployments/*/inbox deployments/*/waiting holder open
+set -- holder open
+for _left in deployments/*/inbox deployments/*/waiting; do
+  [ ! -e "$_left" ] || set -- "$@" "$_left"
+done
+rm -f "$@"
 # Nobody is left who would use the deployment.
 ! client_gone || {
   rm -f runner.pid
@@ -347,7 +361,8 @@ started=
 changed=0
 new_deployment
 start_ticker
-ln -sfn "../bundle/${own_bundle##*/}" "$ORCH_STATE/bundle"
+# shellcheck disable=SC3013 # dash and busybox have -ef
+[ "$ORCH_STATE/bundle" -ef "$own_bundle" ] || ln -sfn "../bundle/${own_bundle##*/}" "$ORCH_STATE/bundle"
 verdict "granted $N ${ORCH_PREVIOUS:-0}${recovered:+
 $recovered}"
 advance

@@ -22,19 +22,25 @@ trap stop_children EXIT
 trap 'exit 143' TERM INT HUP
 
 containers=$(all_containers)
-printf '%s\n' "$containers" | of_services "$@" | write_atomically "$ORCH_STEP/before"
-printf '%s\n' "$containers" | awk '$3 == "running" { print $1 }' >"$ORCH_STEP/running" # for an undo after Docker's death; a lost machine's boot starts them
-old=$(awk '{ print $1 }' "$ORCH_STEP/before")
+before=$(printf '%s\n' "$containers" | of_services "$@")
+old=$(printf '%s\n' "$before" | awk '{ print $1 }')
 # Before anything stops: the logs of what goes, up to their end.
 while read -r id service _; do
+  [ -n "$id" ] || continue
   save_logs "$service" "$id" -f &
   children="$children $!"
-done <"$ORCH_STEP/before"
+done <<EOT
+$before
+EOT
 
 await_baseline
 
+printf '%s' "${before:+$before
+}" >"$ORCH_STEP/before.new.$$"
+printf '%s\n' "$containers" | awk '$3 == "running" { print $1 }' >"$ORCH_STEP/running.new.$$" # for an undo after Docker's death; a lost machine's boot starts them
 # From here on the new version may have written: undoing the schema isn't harmless any more.
-: | write_atomically "$ORCH_DEPLOYMENT/started-new"
+: >"$ORCH_DEPLOYMENT/started-new.new.$$"
+publish "$ORCH_STEP/running" "$ORCH_STEP/before" "$ORCH_DEPLOYMENT/started-new"
 
 # While Compose stops the old containers, the new ones, which it has made before, lose their restart policy: those of a
 # release that isn't committed don't come back by themselves. What it was is kept for the commit. Compose's last act is to give
