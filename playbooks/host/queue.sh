@@ -41,6 +41,7 @@ lock_in_turn() {
   draw_ticket
   _place=
   while clock && [ $((_patience - up_ms)) -gt 0 ]; do
+    ask_watch
     find_place
     if [ "$REPLY" != "$_place" ] && [ "$wait" != 0 ]; then wake "$start/wake" "queued $REPLY $1"; fi
     _place=$REPLY
