@@ -279,6 +279,18 @@ def test_a_new_release_while_it_has_let_go(first, docker):
     assert first.current() == "releases/3"
 
 
+def test_a_look_that_is_killed_is_no_end_of_looking(first, docker):
+    client = watched(first)
+    client.await_event("watching")
+    eventually((first.state / "deployments/2/watch/baseline").exists, "the first look")
+    first.tool("timeout", f"""case "$*" in *look.sh*) [ -e "$ORCHESTRATE_OPT/killed" ] || {{ touch "$ORCHESTRATE_OPT/killed"; kill -KILL $PPID; exit; }} ;; esac
+exec /usr/bin/timeout "$@\"""")
+    os.chmod(first.opt_base, 0o777)
+    eventually((first.opt_base / "killed").exists, "the death of a look")
+    docker.says(EXITED)
+    assert client.await_event("breached")["text"] == "bot: it ended with exit status 3"
+
+
 def kill(host):
     pid = host.runner_pid()
     os.kill(pid, signal.SIGKILL)

@@ -133,12 +133,21 @@ def test_a_way_back_that_fails_too(bot):
     bot.assert_nothing_left()
 
 
-def test_a_new_deploy_takes_its_place(bot):
-    begun = bot.deploy("v1.1.0", "--no-follow", *ON_THE_SCHEMA).expect(0)
-    assert "the host watches v1.1.0 for 2 min" in begun.text and begun.seconds < 60
+def test_whoever_follows_may_leave(bot):
+    """There is nothing to abort any more."""
+    client = bot.start("deploy", "prod", "v1.1.0", *ON_THE_SCHEMA)
+    eventually(lambda: newest(bot) == 9, "the deployment")
     await_watch(bot, 9)
+    client.send_signal(signal.SIGINT)
+    out, err = client.communicate(timeout=20)
+    assert client.returncode == 7 and "left: the host goes on watching" in err, out + err
+    assert bot.status()["lock"]["watching"] == 9 and bot.current() == "v1.1.0"
+
+
+def test_a_new_deploy_takes_its_place(bot):
     other = bot.deploy("v1.4.0", "--no-follow").expect(0)
     assert "the watch over #9 has ended" in other.text and other.seconds < 60
+    assert "the host watches v1.4.0 for 2 min" in other.text
     assert behind_the_end(bot, 9) == ["closed", "watching", "watched"] and journal(bot, 9)[-1]["reason"] == "superseded"
 
 

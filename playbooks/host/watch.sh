@@ -24,7 +24,7 @@ load_watch() {
 
 # What was shipped may hold secrets. The marker goes last.
 forget_watch() {
-  rm -rf "$ORCH_STATE/deployments/$1/watch"
+  rm -rf "$ORCH_STATE/deployments/$1/watch" || rm -rf "$ORCH_STATE/deployments/$1/watch" || : # whatever a look that nobody stopped has written meanwhile
   rm -f "$ORCH_STATE/watching"
 }
 
@@ -58,7 +58,8 @@ watch() {
     if [ "$up_ms" -ge "$watch_until" ]; then
       # Docker was stopped for good, say.
       [ "$away" = 0 ] || end_watch 'gave-up'
-      end_watch over
+      # What is in doubt is settled first.
+      [ "$bad" != 0 ] || end_watch over
     fi
     [ "$message" != tick ] || start_look
   done
@@ -78,7 +79,13 @@ watch_afresh() {
 
 # One at a time, in the background: whoever asks us for the lock isn't kept waiting by a gate. Gates are asked every third time, and always while one is in doubt.
 start_look() {
-  [ -z "$looker" ] || return 0
+  if [ -n "$looker" ]; then
+    # One that was killed says nothing; one that has just ended has said it, perhaps behind this tick.
+    if process_identity "$looker"; then unheard=0; else unheard=$((unheard + 1)); fi
+    [ "$unheard" -ge 3 ] || return 0
+    stop_look
+  fi
+  unheard=0
   _gates=
   [ $((looks % 3)) != 0 ] && [ "$bad" = 0 ] || _gates=gates
   looks=$((looks + 1))
@@ -94,13 +101,17 @@ start_look() {
   looker=$!
 }
 
+# Whole: what is left of it would go on writing here. It says who it is right after its start; `timeout` makes itself a process group, and then its child.
 stop_look() {
   [ -n "$looker" ] || return 0
-  kill -KILL "$looker" 2>/dev/null || : # it has ended
+  while [ ! -s watch/looking ] && process_identity "$looker"; do sleep 0.02; done
   first_line watch/looking
-  [ -z "$REPLY" ] || kill -KILL "-$REPLY" 2>/dev/null || :
+  if [ -n "$REPLY" ]; then
+    for _target in "$REPLY" "-$REPLY"; do kill -KILL "$_target" 2>/dev/null || :; done # gone already
+  fi
   wait "$looker" 2>/dev/null || : # only reaps it
   looker=
+  rm -f watch/looking watch/looked
 }
 
 looked() {
