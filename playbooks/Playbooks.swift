@@ -32,6 +32,7 @@ public enum Playbooks {
     EmbeddedFile(path: "journal.sh", bytes: PackageResources.journal_sh),
     EmbeddedFile(path: "json.awk", bytes: PackageResources.json_awk),
     EmbeddedFile(path: "lib.sh", bytes: PackageResources.lib_sh),
+    EmbeddedFile(path: "look.sh", bytes: PackageResources.look_sh),
     EmbeddedFile(path: "opening.sh", bytes: PackageResources.opening_sh),
     EmbeddedFile(path: "probe.js", bytes: PackageResources.probe_js),
     EmbeddedFile(path: "probe.py", bytes: PackageResources.probe_py),
@@ -120,6 +121,7 @@ public enum Playbooks {
     EmbeddedFile(path: "undoing.sh", bytes: PackageResources.undoing_sh),
     EmbeddedFile(path: "units.sh", bytes: PackageResources.units_sh),
     EmbeddedFile(path: "upgrade.sh", bytes: PackageResources.upgrade_sh),
+    EmbeddedFile(path: "watch.sh", bytes: PackageResources.watch_sh),
   ]
 
   /// The command line of the exec channel that begins the conversation.

@@ -28,7 +28,8 @@ struct DeployCommand: AsyncParsableCommand {
   var assignments: [String] = []
   @Flag(
     inversion: .prefixedNo,
-    help: "Follow the watch window after the commit (this version has none: it ends at the commit).") var follow = true
+    help: "Follow the watch behind the commit (`watch` in the playbook); else the host watches alone.") var follow =
+    true
   @Flag(help: "Carry out a plan, or an undo, that can lose data.") var acceptDataLoss = false
   @OptionGroup var write: WriteOptions
   @OptionGroup var global: GlobalOptions
@@ -38,6 +39,7 @@ struct DeployCommand: AsyncParsableCommand {
     var command = DeploymentCommand(
       global: global, write: write, environment: environment, playbook: "deploy", version: version, set: set, flags: set
     )
+    command.follow = follow
     command.options.skip = Set(skip)
     command.options.include = Set(include)
     command.options.acceptDataLoss = acceptDataLoss

@@ -17,6 +17,8 @@ struct DeploymentCommand: Sendable {
   var set: [String: String] = [:]
   var flags: [String: String] = [:]
   var options = DeployOptions()
+  /// Follow the watch behind the commit.
+  var follow = true
   /// Bootstrap: the accounts by which the machine is entered, and whether only the plan is wanted.
   var accounts: [String] = []
   var planOnly = false
@@ -66,6 +68,13 @@ struct DeploymentCommand: Sendable {
     request.variables = loaded.variables
     request.projectFiles = try session.projectFiles(loaded)
     request.values = try session.values(for: loaded)
+    request.follow = follow
+    if case .deploy = kind, loaded.playbook.watch != nil {
+      // The way back of a release that isn't well in its watch is that of `rollback`.
+      let back = try session.load(environment: environment, playbook: "rollback", version: version, set: set)
+      request.wayBack = back.playbook
+      request.projectFiles.merge(try session.projectFiles(back)) { own, _ in own }
+    }
     request.lease = write.lease.duration
     request.lockWait = write.lockWait?.duration ?? .zero
     request.assumeYes = write.yes

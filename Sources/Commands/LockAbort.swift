@@ -43,6 +43,24 @@ struct LockAbort: Sendable {
       state: try await Self.doing(journal(), now: now()), remedy: "orchestrate attach \(environment)")
   }
 
+  /// Of a watch there is nothing to undo. Nil: it has ended.
+  func endWatch(of version: String?) async throws -> OrchestrateError? {
+    let reply = try await attachment.request("abort \(number) 0")
+    guard reply.tag == "ok" else {
+      throw OrchestrateError(.failed, "the watch can't be ended", host: host, cause: reply.text)
+    }
+    for _ in 0..<Int(patience * 2) {
+      if try await attachment.request("state \(number)").text == "ended" {
+        command.session.context.narrate("\(host): the watch has ended; \(version ?? "the release") stays\n")
+        return nil
+      }
+      try await sleep(.milliseconds(500))
+    }
+    return OrchestrateError(
+      .outcomeUnknown, "the watch hasn't ended within \(Int(patience)) s of being asked to", host: host,
+      remedy: "orchestrate attach \(environment)")
+  }
+
   private func recover() async throws -> OrchestrateError? {
     let reply = try await attachment.request("recover \(SecureRandom.word(16).lowercased())")
     return Self.fault(ofRecovery: reply, host: host, environment: environment)

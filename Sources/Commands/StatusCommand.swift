@@ -73,7 +73,7 @@ struct LockCommand: AsyncParsableCommand {
     discussion: """
       A lock is never removed: the kernel frees it with its holder, and whoever takes it next closes what was left open.
       --abort waits 30 s for the end: the running step is never killed, and may take longer. Where the holder is gone, --abort closes what
-      it left at once: undone, or finished if it was committed.
+      it left at once: undone, or finished if it was committed. A watch is ended, and what it watched stays.
       Exit status: 0 it has ended; 7 it hasn't yet, and `attach` follows it; 4 the undo failed; 1 it can't be aborted.
 
       Examples:
@@ -94,6 +94,11 @@ struct LockCommand: AsyncParsableCommand {
       attachment in
       async let heartbeat = attachment.request(beat)
       let report = try await command.report(attachment)
+      if abort, report.facts["locked"] == "1", let watched = report.holder?.watching {
+        let ending = LockAbort(number: watched, reason: reason, attachment: attachment, command: command)
+        let fault = try await ending.endWatch(of: report.holder?.version)
+        return (try await command.report(attachment), try await heartbeat.found, fault)
+      }
       guard abort, let number = Int(report.facts["open"]) else {
         return (report, try await heartbeat.found, OrchestrateError?.none)
       }

@@ -110,6 +110,10 @@ public struct DeploymentRequest: Sendable {
   public var isInteractive = false
   /// Show what would change, and change nothing (bootstrap).
   public var planOnly = false
+  /// Deploy with a watch: the playbook by which a rollback would go, for the way back that is shipped.
+  public var wayBack: Playbook?
+  /// Follow the watch behind the commit.
+  public var follow = true
   /// Hand the deployment to the host once everything has been sent, and leave.
   public var detach = false
   /// A random name, unique for this deployment: `[a-z0-9]{16}`.

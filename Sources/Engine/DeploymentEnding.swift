@@ -47,6 +47,10 @@ extension DeploymentRun {
   private var schemaText: String { reader.schema.map { "; schema: \($0)" } ?? "" }
 
   func problemOfOutcome() -> OrchestrateError? {
+    if let watchedEnding {
+      return watchedEnding.problem(
+        host: host, environment: request.inventory.environment, stuckHint: stuckHint)
+    }
     guard let outcome = reader.outcome else {
       return number == nil ? nil : OrchestrateError(.outcomeUnknown, "the outcome isn't known", host: host)
     }
@@ -99,13 +103,14 @@ extension DeploymentRun {
     summary.number = number
     summary.from = fromVersion
     summary.to = toVersion
-    reader.fill(&summary)
+    (watched ?? reader).fill(&summary)
+    watchedEnding?.fill(&summary)
     if number != nil, reader.outcome == nil { summary.outcome = .unknown }
     summary.roundTrips = roundTrips
     summary.problem = problem.map(ProblemDocument.init)
     summary.next =
       problem?.remedy
-      ?? (reader.outcome == .committed
+      ?? (reader.outcome == .committed && watched == nil
         ? request.isBootstrap
           ? "orchestrate deploy \(request.inventory.environment) VERSION"
           : "orchestrate status \(request.inventory.environment)" : nil)

@@ -40,6 +40,10 @@ public enum DeploymentEvent: Sendable, Equatable {
   case committed(host: String, release: Int)
   /// The commit is done; the host watches the new release for so many seconds.
   case watching(host: String, seconds: Double)
+  /// The new release isn't well: the host goes back by itself, as the deployment `rollback`.
+  case breached(host: String, text: String, rollback: Int)
+  /// The watch has ended without a breach. `reason` is the runner's word: `over`, `superseded` (by the deployment `by`), `aborted`, `gave-up`.
+  case watched(host: String, reason: String, by: Int?)
   case closed(host: String, outcome: DeploymentOutcome, healthy: Bool?, recovery: Bool)
 
   case notice(host: String?, text: String)
@@ -178,6 +182,23 @@ public struct DeploymentSummary: Sendable, Equatable, Codable {
   /// The command that a person would type next.
   public var next: String?
   public var problem: ProblemDocument?
+  /// How the watch ended; nil: there was none, or it isn't known.
+  public var watch: WatchEnding?
+
+  /// The end of a watch (docs/runner.md, `watched` and `breached`).
+  public struct WatchEnding: Sendable, Equatable, Codable {
+    /// `over`, `breached`, `superseded`, `aborted`, `gave-up`.
+    public var reason: String
+    /// What was breached.
+    public var text: String?
+    /// The deployment that went back, or that superseded it.
+    public var by: Int?
+    public init(reason: String, text: String? = nil, by: Int? = nil) {
+      self.reason = reason
+      self.text = text
+      self.by = by
+    }
+  }
 
   public struct StepTiming: Sendable, Equatable, Codable {
     public var host: String
@@ -206,7 +227,7 @@ public struct DeploymentSummary: Sendable, Equatable, Codable {
   }
 
   enum CodingKeys: String, CodingKey {
-    case command, environment, app, hosts, number, from, to, outcome, healthy, seconds, steps, next, problem
+    case command, environment, app, hosts, number, from, to, outcome, healthy, seconds, steps, next, problem, watch
     case exitStatus = "exit_status"
     case unhealthyBefore = "unhealthy_before"
     case downtimeMilliseconds = "downtime_ms"
@@ -254,11 +275,16 @@ public struct LockHolder: Sendable, Equatable, Codable {
   public var number: Int?
   public var version: String?
   public var command: String?
+  /// It is a watch, over the deployment of this number, and until when (UTC, RFC 3339). It makes way for a deploy, a rollback and a restore.
+  public var watching: Int?
+  public var until: String?
 
   public init(
     who: String, from: String? = nil, reason: String? = nil, since: String? = nil, number: Int? = nil,
-    version: String? = nil, command: String? = nil
+    version: String? = nil, command: String? = nil, watching: Int? = nil, until: String? = nil
   ) {
+    self.watching = watching
+    self.until = until
     self.who = who
     self.from = from
     self.reason = reason

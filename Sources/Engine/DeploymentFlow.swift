@@ -46,10 +46,6 @@ extension DeploymentRun {
     let first = try firstOfDeploy()
     emit(.secrets(preparation.secrets))
     let (steps, leftOut) = kept(request.playbook.steps)
-    if request.playbook.watch != nil {
-      emit(.notice(host: host, text: "watch: this version ends at the commit; the host doesn't go on watching yet"))
-    }
-
     try await send(first.batch, specs: first.specs, seal: false)
     if let directory = first.directory(ofKind: .env) {
       guard try await !pump(untilSuccess: directory) else { return }
@@ -82,25 +78,30 @@ extension DeploymentRun {
       changing.removeAll { $0.kind == .migrate }
     }
     try appendChanging(changing, to: &second)
+    if let back = try wayBack(behind: steps) { second.batch.carry(back) }
     _ = try await carryOut(second, seal: true)
+    try await followWatch()
   }
 
   /// The steps behind the plan, with the draining that the schema policy asks for before the backup.
-  func appendChanging(_ steps: [StepSpec], to assembly: inout StepAssembly, draining: Bool = true) throws {
+  func appendChanging(
+    _ steps: [StepSpec], to assembly: inout StepAssembly, draining: Bool = true, context: StepContext? = nil
+  ) throws {
+    let context = context ?? preparation.context
     var drained = !draining
     let drain = steps.lazy.compactMap { self.catalog.drain($0) }.first
-    var needsRoles = !preparation.context.roleChanges.isEmpty
+    var needsRoles = !context.roleChanges.isEmpty
     for spec in steps {
       if let drain, !drained, spec.kind == .backup || spec.kind == .migrate {
-        try assembly.append(name: "drain", kind: "drain", drain, context: preparation.context)
+        try assembly.append(name: "drain", kind: "drain", drain, context: context)
         drained = true
       }
       if needsRoles, spec.kind.followsRoles {
         try assembly.append(
-          name: Preparation.role, kind: Preparation.role, catalog.role, context: preparation.context)
+          name: Preparation.role, kind: Preparation.role, catalog.role, context: context)
         needsRoles = false
       }
-      try assembly.append(spec, context: preparation.context)
+      try assembly.append(spec, context: context)
     }
   }
 

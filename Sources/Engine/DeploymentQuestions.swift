@@ -8,7 +8,9 @@ extension DeploymentRun {
 
   /// The first Ctrl-C of a person at a terminal. The deployment goes on while the question stands; where there is no choice, it is an interruption.
   public func askToStop(reason: String) {
-    if reader.committed {
+    if isWatching {
+      Task { await leaveWatch() }
+    } else if reader.committed {
       emit(
         .notice(
           host: host, text: "\(toVersion ?? "the release") is committed: nothing is undone any more; \(Self.secondTime)"

@@ -14,7 +14,9 @@ public actor DeploymentRun {
 
   var attachment: Attachment?
   private var log: AsyncThrowingStream<LogItem, any Error>.AsyncIterator?
-  private var logOffset = 0
+  var logOffset = 0
+  /// Of the deployment whose log is followed.
+  var logNonce: String
   /// The first batch has come with the request for the lock, and is at work.
   var takenAhead = false
   /// The release that was current when the lock was granted; 0: none.
@@ -55,7 +57,13 @@ public actor DeploymentRun {
   public internal(set) var plan: Plan?
   /// The plan was empty: the deployment is closed without a change.
   var nothingToDo = false
-  private(set) var reader: EventReader
+  var reader: EventReader
+  /// The release is committed, and its watch is followed.
+  var isWatching = false
+  /// A breach: what was read of the deployment up to then. `reader` follows the way back.
+  var watched: EventReader?
+  /// A person doesn't follow the watch any more.
+  var hasLeftWatch = false
   /// Steps of the current batches by directory, for client-side steps.
   private var specs: [String: StepSpec] = [:]
   private var endedDirectories: Set<String> = []
@@ -73,6 +81,7 @@ public actor DeploymentRun {
     self.client = client
     self.emit = emit
     reader = EventReader(host: host)
+    logNonce = request.nonce
     wantsDetach = request.detach
     begun = client.uptime()
     var version = ""
@@ -111,6 +120,7 @@ public actor DeploymentRun {
 
   /// First kind of Ctrl-C: the running step ends, then the host undoes. Returns at once; `run` goes on to tell the outcome.
   public func interrupt(reason: String) async {
+    if isWatching { return await leaveWatch() }
     guard interrupted == nil else { return }
     interrupted = reason
     answered(nil, question: questions)
@@ -231,7 +241,9 @@ public actor DeploymentRun {
       guard !reply.body.isEmpty else { return }  // only a sign of life
       let holder = LockHolder(json: reply.text) ?? LockHolder(who: "another deployment")
       let place = (try? JSONValue(parsing: reply.text))?["place"]?.intValue
-      emit(.waitingForLock(host: host, holder: holder, limit: limit, place: place))
+      // The end of a watch is waited for in any case.
+      let seconds = (try? JSONValue(parsing: reply.text))?["seconds"]?.numberValue ?? 0
+      emit(.waitingForLock(host: host, holder: holder, limit: max(limit, seconds), place: place))
     }
   }
 
@@ -288,6 +300,10 @@ public actor DeploymentRun {
       for line in reply.text.split(separator: "\n").dropFirst() {
         let words = line.split(separator: " ").map(String.init)
         guard words.count == 2, let closed = Int(words[0]) else { continue }
+        if words[1] == "watch" {
+          emit(.notice(host: host, text: "the watch over #\(closed) has ended: this deployment takes its place"))
+          continue
+        }
         emit(.recovered(host: host, number: closed, outcome: words[1]))
       }
     case "locked":
@@ -358,7 +374,7 @@ public actor DeploymentRun {
     return .object(object)
   }
 
-  private func startBeating() {
+  func startBeating() {
     let interval = max(1, Double(request.lease.components.seconds) / 5)
     beats = Task { [weak self] in
       while !Task.isCancelled {
@@ -452,6 +468,7 @@ public actor DeploymentRun {
     while true {
       if let success, succeeded.contains(success) { return false }
       guard let item = try await nextLogItem() else {
+        if hasLeftWatch { throw leftWatchError }
         if detached { throw detachedError() }
         throw OrchestrateError(.outcomeUnknown, "the conversation with the host ended", host: host)
       }
@@ -475,6 +492,7 @@ public actor DeploymentRun {
         return item
       } catch {
         guard mine == connection else { continue }
+        if hasLeftWatch { throw leftWatchError }
         if detached { throw detachedError() }
         try await reconnect(after: error, on: used)
       }
@@ -494,7 +512,7 @@ public actor DeploymentRun {
     case "waiting":
       guard let directory = event.step else { return false }
       try await performClientStep(directory)
-    case "closed": return true
+    case "closed", "watched", "breached": return true
     default: break
     }
     // What is committed or being undone can't be aborted, and is soon done.
@@ -533,11 +551,11 @@ public actor DeploymentRun {
   // MARK: - Connection lost
 
   /// Whoever notices first that the connection which it used is lost makes another; the others wait for it.
-  private func reconnect(after error: any Error, on used: Attachment?) async throws {
+  func reconnect(after error: any Error, on used: Attachment?) async throws {
     if let abandoned { throw abandoned }
     guard number != nil else { throw error }
     if reconnection == nil {
-      guard used == nil || used === attachment, !detached else { return }
+      guard used == nil || used === attachment, !detached, !hasLeftWatch else { return }
       reconnection = Task { try await connectAgain(after: error) }
     }
     try await reconnection?.value
@@ -556,7 +574,7 @@ public actor DeploymentRun {
       attempt += 1
       emit(.reconnecting(host: host, attempt: attempt, since: client.uptime() - lost))
       if let fresh = try? await client.attach(asking: []) {
-        await fresh.expectLog(nonce: request.nonce, offset: logOffset)
+        await fresh.expectLog(nonce: logNonce, offset: logOffset)
         if let reply = try? await fresh.request("follow \(number) \(logOffset)", deadline: .seconds(30)),
           reply.tag == "following"
         {
@@ -564,7 +582,7 @@ public actor DeploymentRun {
           log = fresh.log.makeAsyncIterator()
           emit(.reconnected(host: host))
           if reply.text == "dead" { await runnerDied() }
-          if let interrupted {
+          if let interrupted, !isWatching {
             _ = try? await fresh.request("abort \(number) \(interrupted.utf8.count)", body: Array(interrupted.utf8))
           }
           beats?.cancel()

@@ -13,6 +13,11 @@ struct EventReader {
   private(set) var tail: [String] = []
   private(set) var timings: [DeploymentSummary.StepTiming] = []
   private(set) var committed = false
+  /// The host goes on watching behind the end, for so many seconds.
+  private(set) var watch: Double?
+  private(set) var watchEnding: DeploymentSummary.WatchEnding?
+  /// Nothing more comes.
+  var isOver: Bool { outcome != nil && (watch == nil || watchEnding != nil) }
   private(set) var undoText: String?
   /// What the undo that failed printed last.
   private(set) var undoTail: [String] = []
@@ -40,6 +45,7 @@ struct EventReader {
   }
 
   private mutating func read(_ event: RunnerEvent) -> [DeploymentEvent] {
+    if event.name == "closed" { watch = event.members["watch"]?.numberValue }
     if let told = JournalEvent(event) { return read(told, at: event.members["t"]?.intValue) }
     guard event.name == "fact", let key = event.members["key"]?.stringValue, let value = event.members["value"] else {
       return []
@@ -90,6 +96,16 @@ struct EventReader {
       self.healthy = healthy
       self.unhealthyBefore = unhealthyBefore
       return [.closed(host: host, outcome: outcome, healthy: healthy, recovery: recovery)]
+    case .watching(_, let seconds):
+      watch = seconds
+      watchEnding = nil
+      return [.watching(host: host, seconds: seconds)]
+    case .breached(let text, let rollback):
+      watchEnding = .init(reason: "breached", text: text, by: rollback)
+      return [.breached(host: host, text: text, rollback: rollback)]
+    case .watched(let reason, let by):
+      watchEnding = .init(reason: reason, by: by)
+      return [.watched(host: host, reason: reason, by: by)]
     case .opened, .accepted, .committing, .abandoned: return []
     }
   }
@@ -126,6 +142,7 @@ struct EventReader {
     summary.healthy = healthy
     if unhealthyBefore { summary.unhealthyBefore = true }
     summary.steps = timings
+    summary.watch = watchEnding
     summary.downtimeMilliseconds = facts["gap_ms"]?.intValue
     summary.rollbackMilliseconds = rollbackMilliseconds
     summary.restorePoint = facts["backup"]?["file"]?.stringValue

@@ -41,7 +41,8 @@ extension LockHolder {
     self.init(
       who: who, from: member("from"), reason: member("reason"), since: member("since"),
       number: value["number"]?.intValue,
-      version: member("version"), command: member("command"))
+      version: member("version"), command: member("command"), watching: value["watching"]?.intValue,
+      until: value["until"]?.numberValue.map { Timestamp(milliseconds: Int64($0)).description })
   }
 }
 
@@ -160,7 +161,8 @@ public struct HostReport: Sendable {
     status.version = release?.version
     status.release = release?.number
     status.lastDeployment = history.first
-    status.lock = holder
+    // Of a watch that died the file is left.
+    status.lock = holder?.watching != nil && facts["locked"] != "1" ? nil : holder
     status.openDeployment = Int(facts["open"])
     for holds in ["opt", "state", "docker"] {
       guard let available = facts.integer("disk.\(holds).available"), let size = facts.integer("disk.\(holds).size")

@@ -15,6 +15,12 @@ public enum JournalEvent: Sendable, Hashable {
   /// A person has settled what was stuck.
   case abandoned
   case closed(outcome: DeploymentOutcome, healthy: Bool?, unhealthyBefore: Bool, recovery: Bool)
+  /// Behind `closed`: the host goes on watching what was committed; again where that begins afresh.
+  case watching(release: Int, seconds: Double)
+  /// The release isn't well: the deployment `rollback` leads back from it.
+  case breached(text: String, rollback: Int)
+  /// The watch has ended without a breach: `over`, `superseded` (by a deployment), `aborted` (by a person) or `gave-up` (Docker didn't come back).
+  case watched(reason: String, by: Int?)
 
   /// Nil: no event of the journal (`fact`, `waiting`), or one of a newer version of the tool.
   public init?(_ event: RunnerEvent) {
@@ -41,6 +47,11 @@ public enum JournalEvent: Sendable, Hashable {
         outcome: DeploymentOutcome(rawValue: members["outcome"]?.stringValue ?? "") ?? .unknown,
         healthy: members["healthy"]?.boolValue, unhealthyBefore: members["unhealthy_before"]?.boolValue ?? false,
         recovery: members["recovery"]?.boolValue ?? false)
+    case "watching":
+      self = .watching(release: members["release"]?.intValue ?? 0, seconds: members["seconds"]?.numberValue ?? 0)
+    case "breached":
+      self = .breached(text: members["text"]?.stringValue ?? "", rollback: members["rollback"]?.intValue ?? 0)
+    case "watched": self = .watched(reason: members["reason"]?.stringValue ?? "", by: members["by"]?.intValue)
     default: return nil
     }
   }
@@ -62,7 +73,7 @@ public struct JournalFault: Error, Sendable, Hashable, CustomStringConvertible {
   public enum Rule: String, Sendable, Hashable, CaseIterable {
     case lineIsWhole, opensOnce, acceptedInOrder, oneStepAtATime, stepsInOrder, onlyAfterSuccess, commitIsOwn
     case committedAfterCommitting, committedIsNeverUndone, undoIsNeverTurnedBack, undoneOnlyInAnUndo
-    case undoneBackwards, outcomeFollows, onlyStuckIsAbandoned, closedStays
+    case undoneBackwards, outcomeFollows, onlyStuckIsAbandoned, closedStays, watchedInOrder
   }
   public var rule: Rule
   public var text: String
@@ -104,6 +115,9 @@ public struct JournalState: Sendable, Hashable {
   public private(set) var failedUndo: String?
   /// It got stuck, and nobody has closed it otherwise since.
   private var isKnownStuck = false
+  /// Behind the end of what was committed: its watch.
+  public enum Watch: Sendable, Hashable { case on, breached, over }
+  public private(set) var watch: Watch?
   /// Index in `started` of what was undone last, in this attempt.
   private var undoneDownTo: Int?
 
@@ -161,6 +175,9 @@ public struct JournalState: Sendable, Hashable {
     case .undone(let step, let status, _): try undo(step, status)
     case .abandoned: phase = .abandoned
     case .closed(let outcome, _, _, _): try close(outcome)
+    case .watching: watch = .on
+    case .breached: watch = .breached
+    case .watched: watch = .over
     }
   }
 
@@ -170,6 +187,12 @@ public struct JournalState: Sendable, Hashable {
   private func allow(_ event: JournalEvent) throws(JournalFault) {
     switch (phase, event) {
     case (.closed(.stuck), .undoing), (.closed(.stuck), .abandoned): return
+    // A way back that broke off is followed by a watch afresh. A release that came before the watch had begun ends it, too.
+    case (.closed(.committed), .watching) where watch != .over, (.closed(.committed), .breached) where watch == .on,
+      (.closed(.committed), .watched) where watch == .on || watch == nil:
+      return
+    case (_, .watching), (_, .breached), (_, .watched):
+      throw JournalFault(.watchedInOrder, "\(event) in \(phase)\(watch.map { ", \($0)" } ?? "")")
     // Where that couldn't be closed, it is said again, or the undo is tried again.
     case (.abandoned, .closed), (.abandoned, .abandoned), (.abandoned, .undoing): return
     // Whoever tried again was killed at it.

@@ -283,8 +283,8 @@ struct StepAssembly: Sendable {
   let catalog: StepCatalog
   private var pastCommit = false
 
-  init(first: Int, catalog: StepCatalog) {
-    batch = StepBatch(first: first)
+  init(first: Int, below folder: String = "", catalog: StepCatalog) {
+    batch = StepBatch(first: first, below: folder)
     self.catalog = catalog
   }
 

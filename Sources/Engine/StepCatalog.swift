@@ -21,6 +21,8 @@ public struct StepCatalog: Sendable {
   public var rotated: @Sendable (StepContext) -> RotatedConfig
   /// What a rollback makes of the older release's configuration, where values were rotated since.
   public var carriedOver: @Sendable (StepContext) -> RotatedConfig
+  /// The release that this deployment makes, and what it runs; nil: not known yet.
+  public var sealed: @Sendable (StepContext) -> (release: Release, config: ComposeConfig)?
   /// Faults that forbid the deployment and warnings that don't, found in facts and configuration.
   public var inspect: @Sendable (StepContext) -> (problems: [String], warnings: [String])
   /// Services that steps or `--include` name and that neither the compose file nor, where there is none, the running release holds: a sentence each.
@@ -38,6 +40,7 @@ public struct StepCatalog: Sendable {
     roles: @escaping @Sendable (ComposeConfig, Inventory, [ResolvedValue]) -> [String: String] = { _, _, _ in [:] },
     rotated: @escaping @Sendable (StepContext) -> RotatedConfig,
     carriedOver: @escaping @Sendable (StepContext) -> RotatedConfig,
+    sealed: @escaping @Sendable (StepContext) -> (release: Release, config: ComposeConfig)? = { _ in nil },
     inspect: @escaping @Sendable (StepContext) -> (problems: [String], warnings: [String]),
     unknownServices: @escaping @Sendable ([StepSpec], StepContext) -> [String] = { _, _ in [] },
     memory: @escaping @Sendable (StepContext) -> MemoryCommitment? = { _ in nil },
@@ -53,6 +56,7 @@ public struct StepCatalog: Sendable {
     self.roles = roles
     self.rotated = rotated
     self.carriedOver = carriedOver
+    self.sealed = sealed
     self.inspect = inspect
     self.unknownServices = unknownServices
     self.memory = memory

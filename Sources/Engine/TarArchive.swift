@@ -16,6 +16,9 @@ public struct TarArchive: Sendable {
     header(path.hasSuffix("/") ? path : path + "/", mode: mode, size: 0, type: UInt8(ascii: "5"))
   }
 
+  /// Everything that the other one holds.
+  public mutating func add(_ other: TarArchive) { bytes += other.bytes }
+
   /// The stream with its end mark: two blocks of zeros.
   public func finished() -> [UInt8] { bytes + [UInt8](repeating: 0, count: 1024) }
 

@@ -29,6 +29,11 @@ public struct SealStep: StepKind {
       ], secrets: ["effective.json"])
   }
 
+  /// What the release will say of itself, and what it will run; nil: not known yet.
+  func sealed(_ context: StepContext) -> (release: Release, config: ComposeConfig)? {
+    effectiveConfig(context).map { (release(context, $0), $0.config) }
+  }
+
   func release(_ context: StepContext, _ effective: EffectiveConfig) -> Release {
     if let rotation = context.rotation, let current = context.current {
       return rotated(current, rotation, context, effective)

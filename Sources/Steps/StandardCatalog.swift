@@ -24,6 +24,7 @@ extension StepCatalog {
       },
       role: RoleStep(), roleProbe: RoleProbeStep(), roles: { databaseRoles($0, $1, $2) },
       rotated: { rotatedConfig($0) }, carriedOver: { carriedConfig($0) },
+      sealed: { SealStep(playbook: playbook).sealed($0) },
       inspect: { context in
         var findings: (problems: [String], warnings: [String]) = ([], [])
         for case .preflight(let settings) in playbook.steps.map(\.settings) {

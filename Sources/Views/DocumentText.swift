@@ -51,13 +51,18 @@ extension StatusDocument: TextDocument {
     if let since = status.since { out += " since \(since)\(age(since).map { " (\($0))" } ?? "")" }
     if let reason = status.reason { out += ": \(printable(reason))" }
     out += "\n"
-    let lock = status.lock.map { printable($0.sentence) }
+    let isWatched = status.lock?.watching != nil
+    let lock = isWatched ? nil : status.lock.map { printable($0.sentence) }
+    let watch = status.lock?.watching.map { number in
+      let left = status.lock?.until.flatMap { until($0) }.map { $0 == "expired" ? "" : " for another \($0)" } ?? ""
+      return "\(printable(status.lock?.version ?? "the release"))\(left) (orchestrate attach \(environment))"
+    }
     let open = status.openDeployment.map { "#\($0) has not ended (orchestrate attach \(environment))" }
     out += fields(
       [
         ("version", status.version.map { printable($0) + (status.release.map { " (release \($0))" } ?? "") }),
         ("schema", status.schema.map { printable($0.revision) + ($0.policy.map { " (\($0))" } ?? "") }),
-        ("last", status.lastDeployment.map(sentence)), ("locked", lock), ("open", open),
+        ("last", status.lastDeployment.map(sentence)), ("watching", watch), ("locked", lock), ("open", open),
       ], style: style)
     for disk in status.disks {
       let share = disk.size > 0 ? " (\(Int((Double(disk.available) / Double(disk.size) * 100).rounded()))%)" : ""
@@ -151,6 +156,9 @@ extension LockDocument: TextDocument {
       var out = "\(style.bold(host.host)): "
       if host.locked {
         out += "\(style.yellow("locked")) by \(printable(host.holder?.sentence ?? "somebody unknown"))\n"
+        if host.holder?.watching != nil {
+          out += "  a deploy, rollback or restore takes its place at once; what leaves the release alone waits\n"
+        }
         if let age = host.heartbeatAge { out += "  last sign of life \(durationText(age)) ago\n" }
       } else {
         out += "\(style.green("free"))\n"

@@ -38,6 +38,8 @@ private struct Screen {
   var tails: [(host: String, lines: [String])] = []
   /// What the deployment waits for beside its steps.
   var phase: String?
+  /// The host watches, until this reading of the clock.
+  var watch: (host: String, until: Int64)?
   var region = 0
   var lastDraw: Int64?
   var isDirty = false
@@ -84,7 +86,16 @@ private struct Screen {
     case .planned(let plan): print(context.masker.mask(text(of: plan, style: style)), blankAfter: true)
     case .asked(let question): ask(question)
     case .answered(_, let answer): endPrompt(answer: answer)
-    case .watching(let host, let seconds): phase = "\(host) watches the new release for \(durationText(seconds))"
+    case .watching(let host, let seconds):
+      watch = (host, context.uptime() + Int64(seconds * 1000))
+    case .breached(let host, let text, let rollback):
+      watch = nil
+      let what = "not well: \(context.shown(text)); going back, as deployment #\(rollback)"
+      print(style.paint("\(place(host))\(what)", "1;33"))
+      phase = "\(host) goes back"
+    case .watched(let host, let reason, let by):
+      watch = nil
+      print(place(host) + style.dim(watchedText(reason, by)))
     case .notice(let host, let text): print(place(host) + context.shown(text))
     case .warning(let host, let text): warn(context.shown(text), host)
     case .finished(let summary): finish(summary)
@@ -228,7 +239,7 @@ private struct Screen {
   mutating func redraw(force: Bool) {
     guard !isOver else { return }
     let now = context.uptime()
-    let isAnimated = phase != nil || board.rows.contains { $0.isRunning }
+    let isAnimated = phase != nil || watch != nil || board.rows.contains { $0.isRunning }
     guard isDirty || isAnimated else { return }
     if let lastDraw, now - lastDraw < HumanView.redrawInterval, region > 0 || !force { return }
     let size = context.terminalSize()
@@ -275,7 +286,7 @@ private struct Screen {
       }
       focus = lines.count
     }
-    if let phase {
+    if let phase = phase ?? watchPhase {
       lines.append("  \(style.cyan(spinner)) \(truncated(phase, to: columns - 5))")
       focus = lines.count
     }
@@ -284,6 +295,13 @@ private struct Screen {
     // Show the part that ends with what runs now, or as much after it as there is room for.
     let end = min(max(focus, room), lines.count)
     return Array(lines[(end - room)..<end])
+  }
+
+  private var watchPhase: String? {
+    watch.map { watch in
+      let left = max(0, watch.until - context.uptime() + 999) / 1000
+      return "\(watch.host) watches the new release for another \(durationText(Double(left)))"
+    }
   }
 
   private var spinner: String { ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"][frame % 10] }

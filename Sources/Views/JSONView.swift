@@ -73,6 +73,10 @@ func document(of event: DeploymentEvent) -> (name: String, members: [(String, JS
     return ("undoing", string("host", host) + string("reason", reason) + string("text", text))
   case .committed(let host, let release): return ("committed", string("host", host) + whole("release", release))
   case .watching(let host, let time): return ("watching", string("host", host) + seconds("seconds", time))
+  case .breached(let host, let text, let rollback):
+    return ("breached", string("host", host) + string("text", text) + whole("rollback", rollback))
+  case .watched(let host, let reason, let by):
+    return ("watched", string("host", host) + string("reason", reason) + (by.map { whole("by", $0) } ?? []))
   case .closed(let host, let outcome, let healthy, let recovery):
     return (
       "closed",

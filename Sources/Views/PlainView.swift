@@ -24,6 +24,16 @@ public final class PlainView: DeploymentView {
   public func tick() { log.withLock { $0.tick() } }
 }
 
+/// How a watch ended without a breach.
+func watchedText(_ reason: String, _ by: Int?) -> String {
+  switch reason {
+  case "over": "watched to the end: all is well"
+  case "superseded": "the watch has ended: \(by.map { "#\($0)" } ?? "another deployment") takes its place"
+  case "aborted": "the watch was ended by hand"
+  default: "the watch has ended: \(reason)"
+  }
+}
+
 /// Makes lines of events. The state behind PlainView and GitHubView.
 struct PlainLog {
   let context: ViewContext
@@ -137,6 +147,12 @@ struct PlainLog {
     case .watching(let host, let seconds):
       phase = "\(host) watches the new release"
       line(host, nil, "watching for \(durationText(seconds))")
+    case .breached(let host, let text, let rollback):
+      phase = "\(host) goes back"
+      line(host, nil, "not well: \(text); going back, as deployment #\(rollback)", to: .standardError)
+    case .watched(let host, let reason, let by):
+      phase = nil
+      line(host, nil, watchedText(reason, by))
     case .closed(let host, let outcome, let healthy, let recovery):
       phase = nil
       let health = healthy.map { $0 ? ", healthy" : ", not healthy" } ?? ""

@@ -60,6 +60,9 @@ func headline(of summary: DeploymentSummary, _ style: Style) -> String {
 extension LockHolder {
   /// `ada@laptop since 2026-11-21T09:00:00Z (deploy v1.2.0, #12: hotfix)`.
   var sentence: String {
+    if watching != nil {
+      return "\(who)\(version.map { ", \($0)," } ?? "")\(until.map { " until \($0)" } ?? "")"
+    }
     var out = who
     if let from, !from.isEmpty { out += " from \(from)" }
     if let since, !since.isEmpty { out += " since \(since)" }

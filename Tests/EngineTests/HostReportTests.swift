@@ -25,6 +25,18 @@ import Testing
     #expect(try status([container("bot"), container("postgres")]).state == .healthy)
   }
 
+  @Test func aWatchIsToldAsLongAsItLasts() {
+    let text =
+      #"{"who":"the watch over deployment 3","version":"v1.1.0","number":3,"watching":3,"seconds":120,"until":1795251720000}"#
+    for (locked, watching) in [("1", 3), ("0", nil)] {
+      let report = HostReport(
+        host: "bot-1", facts: HostFacts(parsing: "locked=\(locked)\n"), release: nil, history: [],
+        holder: LockHolder(json: text), containers: container("bot"), gates: "", app: ["bot"])
+      #expect(report.status.lock?.watching == watching)
+      #expect(report.status.lock?.until == watching.map { _ in "2026-11-21T09:02:00Z" })
+    }
+  }
+
   @Test func theAppDecidesTheOthersDegrade() throws {
     #expect(try status([container("bot", "exited"), container("postgres")]).state == .unhealthy)
     #expect(try status([container("bot"), container("postgres", "restarting")]).state == .degraded)

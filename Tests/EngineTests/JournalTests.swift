@@ -62,6 +62,9 @@ import Testing
       case "ended", "undone": #","step":"\#(step)","status":\#(parts.count > 2 ? parts[2] : "0")"#
       case "committing", "committed": #","release":\#(step.isEmpty ? "7" : step)"#
       case "closed": #","outcome":"\#(step)""#
+      case "watching": #","release":7,"seconds":120"#
+      case "breached": #","text":"bot: it was restarted","rollback":8"#
+      case "watched": #","reason":"\#(step)""#
       default: #","step":"\#(step)""#
       }
     return #"{"event":"\#(parts[0])"\#(members)}"# + "\n"
@@ -74,7 +77,7 @@ import Testing
   private static let stories = [
     "@begun": "opened;accepted 01-a,02-b,03-commit,04-d;started 01-a;ended 01-a",
     "@committed": "@begun;started 02-b;ended 02-b;started 03-commit;committing;committed;ended 03-commit",
-    "@stuck": "@begun;undoing;undone 01-a 1;closed stuck",
+    "@stuck": "@begun;undoing;undone 01-a 1;closed stuck", "@watched": "@committed;closed committed;watching",
   ]
 
   static let refused: [(String, JournalFault.Rule)] = [
@@ -96,6 +99,10 @@ import Testing
     ("@begun;undoing;closed undone;undoing", .closedStays), ("@begun;undoing;abandoned", .onlyStuckIsAbandoned),
     ("@stuck;started 02-b", .closedStays), ("@stuck;abandoned;started 02-b", .closedStays),
     ("@begun;undoing;closed x", .outcomeFollows),
+    ("@committed;watching", .watchedInOrder), ("@stuck;watching", .watchedInOrder),
+    ("@committed;closed committed;breached", .watchedInOrder), ("@watched;watched over;watching", .watchedInOrder),
+    ("@watched;watched over;breached", .watchedInOrder), ("@watched;breached;watched over", .watchedInOrder),
+    ("@watched;undoing", .committedIsNeverUndone),
   ]
 
   @Test(arguments: refused)
@@ -117,6 +124,8 @@ import Testing
     "@begun;undoing;undoing;undone 01-a;closed undone", "@stuck", "@stuck;undoing;undone 01-a;closed undone",
     "@stuck;abandoned;closed abandoned", "@stuck;abandoned;abandoned;closed abandoned",
     "@stuck;abandoned;undoing;undone 01-a;closed undone", "@stuck;undoing;abandoned;closed abandoned",
+    "@watched", "@watched;watched over", "@watched;watching;breached", "@watched;breached;watching;breached",
+    "@committed;closed committed;watched superseded",
     "opened;undoing;closed unchanged",
     "opened;accepted 01-a;started 01-a;ended 01-a;closed committed",
   ])
@@ -134,8 +143,8 @@ import Testing
 
   /// `lock --abort` has to do with journals of other versions, too; a replay hasn't.
   @Test func whatIsUnknownIsPassedOverByTheReportAlone() {
-    let report = JournalReport(journal: Self.journal("@begun;watching;undoing;closed unchanged"))
+    let report = JournalReport(journal: Self.journal("@begun;resting;undoing;closed unchanged"))
     #expect(report.outcome == .unchanged && report.unknown == 1 && report.fault == nil)
-    #expect(throws: JournalFault.self) { try JournalState(journal: Self.journal("@begun;watching")) }
+    #expect(throws: JournalFault.self) { try JournalState(journal: Self.journal("@begun;resting")) }
   }
 }

@@ -31,6 +31,10 @@ actor ScriptedHost {
   var recovered: [String] = []
   /// Who opens is shown no log; who follows is.
   var hidesLog = false
+  /// What the watch behind the commit comes to, as members of its last event: `watched` or `breached`; nil: it goes on.
+  var watchEnds: (event: String, members: String)?
+  /// The outcome of the deployment 8 that goes back.
+  var wayBack = "committed"
   /// Nothing more happens after the result of a client-side step.
   var staysAfterResult = false
   /// Bodies of the signs of life before the lock is granted.
@@ -41,6 +45,10 @@ actor ScriptedHost {
   var runner: String?
 
   private(set) var log = ""
+  private var logOfWayBack = ""
+  /// Paths of all the tars that came with steps.
+  private(set) var paths: [String] = []
+  private(set) var texts: [String: String] = [:]
   private(set) var messages: [String] = []
   /// Step name → its file `params`.
   private(set) var parameters: [String: String] = [:]
@@ -91,6 +99,9 @@ actor ScriptedHost {
         "granted", (["7 \(previous)" + (isOurs ? " taken" : "")] + recovered).joined(separator: "\n"))
       event("opened", #""number":7,"previous":null"#)
       if isOurs { advance() } else { event("waiting", #""step":null"#) }  // the first steps are still on their way
+    case "follow" where words[1] == "8":
+      channel.reply("following", "ended")
+      channel.push(.output(Array(Array(logOfWayBack.utf8)[Int(words[2])!...])))
     case "follow":
       channel.reply("following", runner ?? (closed ? "ended" : "live"))
       channel.push(.output(Array(Array(log.utf8)[Int(words[2])!...])))
@@ -125,7 +136,12 @@ actor ScriptedHost {
         finish(step, status: Int(words[3])!)
         advance()
       }
-    case "state": channel.reply("state", closed ? "ended" : runner ?? "live")
+    case "state": channel.reply("state", closed ? runner ?? "ended" : runner ?? "live")
+    case "recover":
+      runner = "watching"
+      channel.reply("recovered", "")
+      event("watching", #""release":7,"seconds":120"#)
+      endWatch()
     case "detach" where sealed && waitingFor == nil && !queue.contains { $0.side == "client" }: channel.reply("ok", "")
     case "abort":
       aborts.append(String(decoding: body, as: UTF8.self))
@@ -211,7 +227,37 @@ actor ScriptedHost {
 
   private func close(_ outcome: String, healthy: String = "true") {
     closed = true
-    event("closed", #""outcome":"\#(outcome)","healthy":\#(healthy),"recovery":false"#)
+    let seconds = outcome == "committed" ? watchSeconds : nil
+    event(
+      "closed",
+      #""outcome":"\#(outcome)","healthy":\#(healthy)\#(seconds.map { #","watch":\#($0)"# } ?? ""),"recovery":false"#)
+    guard let seconds else { return }
+    event("watching", #""release":7,"seconds":\#(seconds)"#)
+    if runner != "dead" { endWatch() }
+  }
+
+  private var watchSeconds: Int? {
+    texts["watch/params"]?.split(separator: "\n").first { $0.hasPrefix("WATCH=") }.flatMap {
+      Int($0.dropFirst("WATCH='".count).dropLast())
+    }
+  }
+
+  func endWatch() {
+    guard let watchEnds else { return }
+    if watchEnds.event == "breached" {
+      let nonce = try? JSONValue(parsing: texts["watch/request"] ?? "")["k"]?.stringValue
+      for (name, members) in [
+        ("opened", #""number":8,"previous":7"#), ("started", #""step":"05-recreate""#),
+        (
+          "ended",
+          #""step":"05-recreate","status":\#(wayBack == "committed" ? 0 : 1),"signal":null,"timeout":false,"seconds":1"#
+        ),
+        ("closed", #""outcome":"\#(wayBack)","healthy":null,"recovery":false"#),
+      ] {
+        logOfWayBack += "\n\u{1}{\"event\":\"\(name)\",\"k\":\"\(nonce ?? "")\",\"t\":9000,\(members)}\n"
+      }
+    }
+    event(watchEnds.event, watchEnds.members)
   }
 
   private func event(_ name: String, _ members: String) {
@@ -235,6 +281,12 @@ actor ScriptedHost {
     while offset + 512 <= tar.count, tar[offset] != 0 {
       let name = String(decoding: tar[offset..<offset + 100].prefix { $0 != 0 }, as: UTF8.self)
       let size = Int(String(decoding: tar[offset + 124..<offset + 135], as: UTF8.self), radix: 8)!
+      paths.append(name)
+      texts[name] = String(decoding: tar[offset + 512..<offset + 512 + size], as: UTF8.self)
+      if name.hasPrefix("watch/") {
+        offset += 512 + (size + 511) / 512 * 512
+        continue
+      }
       if name.hasSuffix("/params") {
         parameters[StepBatch.name(of: String(name.dropLast(7)))] = String(
           decoding: tar[offset + 512..<offset + 512 + size], as: UTF8.self)

@@ -54,6 +54,10 @@ private let lock: LockDocument = {
   return LockDocument(environment: "prod", app: "market-bot", hosts: [taken, free])
 }()
 
+private let watch = LockHolder(
+  who: "the watch over deployment 12", since: "2026-11-21T08:59:40Z", number: 12, version: "v1.0.0", command: "watch",
+  watching: 12, until: "2026-11-21T09:01:20Z")
+
 private let backups: BackupsDocument = {
   var backup = BackupEntry(name: "20261121T0300Z-v1.0.0-d12.dump", size: 1536, verified: true)
   (backup.created, backup.sha256, backup.database, backup.revision) = ("2026-11-21T03:00:00Z", "ab", "market", "0002")
@@ -222,6 +226,22 @@ private let documents: [any TextDocument] = [
     #expect(jsonValue(of: lock)[path: ["hosts", "0", "heartbeat_age"]]?.numberValue == 2.5)
   }
 
+  @Test func aWatchIsNoLockThatHoldsAnybodyUp() {
+    var watched = status
+    (watched.hosts[0].lock, watched.hosts[0].openDeployment) = (watch, nil)
+    let text = watched.text()
+    #expect(text.contains("v1.0.0 for another 1m20s (orchestrate attach prod)") && !text.contains("locked"), "\(text)")
+    var host = LockDocument.Host(host: "bot-1", locked: true)
+    host.holder = watch
+    let lock = LockDocument(environment: "prod", app: "market-bot", hosts: [host]).text()
+    #expect(
+      lock == """
+        bot-1: locked by the watch over deployment 12, v1.0.0, until 2026-11-21T09:01:20Z
+          a deploy, rollback or restore takes its place at once; what leaves the release alone waits
+
+        """)
+  }
+
   @Test func shownOnStdoutMasked() throws {
     for format in OutputFormat.allCases {
       let stage = Stage()
@@ -248,9 +268,11 @@ private let documents: [any TextDocument] = [
       for item in value.arrayValue ?? [] { collect(item) }
     }
     for document in documents { collect(jsonValue(of: document)) }
+    collect(jsonValue(of: watch))
     var summary = DeploymentSummary.failedExample
     (summary.downtimeMilliseconds, summary.restorePoint, summary.roundTrips, summary.healthy) = (1, "x", 1, true)
     summary.rollbackMilliseconds = 1
+    summary.watch = .init(reason: "breached", text: "bot: it was restarted", by: 2)
     summary.steps = [.init(host: "h", step: "s", seconds: 1, state: "done")]
     let events: [DeploymentEvent] = [
       .starting(.example), .connecting(host: "h", address: "a"), .reconnected(host: "h"),
@@ -263,6 +285,7 @@ private let documents: [any TextDocument] = [
       .stepSkipped(host: "h", step: "s", reason: "r"), .stepUndone(host: "h", step: "s", status: 0, attempts: 1),
       .log(host: "h", step: "s", text: "t"), .fact(host: "h", step: "s", key: "k", value: .null),
       .undoing(host: "h", reason: "r", text: "t"), .committed(host: "h", release: 1), .watching(host: "h", seconds: 1),
+      .breached(host: "h", text: "t", rollback: 2), .watched(host: "h", reason: "superseded", by: 2),
       .closed(host: "h", outcome: .committed, healthy: true, recovery: false), .notice(host: "h", text: "t"),
       .warning(host: "h", text: "t"), .finished(summary),
     ]

@@ -125,6 +125,61 @@ private func play(_ view: HumanView, _ stage: Stage, _ script: [(after: Double, 
     #expect(stage.output.text(.standardError).hasPrefix("error: bot-1: pull: the image"))
   }
 
+  private static let watch: [(after: Double, events: [DeploymentEvent])] = [
+    (0, [.starting(.example), .opened(host: "bot-1", number: 12, from: "v1.0.0", to: "v1.1.0")]),
+    (1, [.stepStarted(host: "bot-1", step: "commit"), .committed(host: "bot-1", release: 12)]),
+    (0.1, [.stepEnded(host: "bot-1", step: "commit", ending: StepEnding(status: 0, seconds: 0.1))]),
+    (
+      0.1,
+      [
+        .closed(host: "bot-1", outcome: .committed, healthy: nil, recovery: false),
+        .watching(host: "bot-1", seconds: 120),
+      ]
+    ), (40.3, []),
+  ]
+
+  @Test func howLongTheHostStillWatches() {
+    let stage = Stage()
+    play(HumanView(stage.context), stage, Self.watch)
+    var terminal = Terminal()
+    terminal.feed(stage.output.text(.standardOutput))
+    #expect(terminal.faults == [])
+    #expect(terminal.text.hasSuffix("bot-1 watches the new release for another 1m20s"), "\(terminal.text)")
+    #expect(terminal.text.contains("committed: release 12 is current"))
+  }
+
+  @Test func aWatchThatEndsWell() {
+    let stage = Stage()
+    var summary = DeploymentSummary.committedExample
+    summary.watch = .init(reason: "over")
+    play(
+      HumanView(stage.context), stage,
+      Self.watch + [(80, [.watched(host: "bot-1", reason: "over", by: nil), .finished(summary)])])
+    var terminal = Terminal()
+    terminal.feed(stage.output.text())
+    #expect(terminal.faults == [])
+    #expect(terminal.text.contains("watched to the end: all is well\n"), "\(terminal.text)")
+    #expect(terminal.text.contains("✓ market-bot in prod runs v1.1.0") && !terminal.text.contains("for another"))
+  }
+
+  @Test func aBreachIsToldBeforeTheWayBack() {
+    let stage = Stage()
+    play(
+      HumanView(stage.context), stage,
+      Self.watch + [
+        (1, [.breached(host: "bot-1", text: "bot: it ended with exit status 3", rollback: 13)]),
+        (0.5, [.stepStarted(host: "bot-1", step: "recreate")]), (1, []),
+      ])
+    var terminal = Terminal()
+    terminal.feed(stage.output.text())
+    #expect(terminal.faults == [])
+    #expect(
+      terminal.text.contains("not well: bot: it ended with exit status 3; going back, as deployment #13\n"),
+      "\(terminal.text)")
+    #expect(
+      terminal.text.contains("recreate      1.0s") && terminal.text.hasSuffix("bot-1 goes back"), "\(terminal.text)")
+  }
+
   @Test func redrawsAtMostTenTimesPerSecond() {
     let stage = Stage()
     let view = HumanView(stage.context)

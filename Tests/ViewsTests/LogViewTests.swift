@@ -23,6 +23,29 @@ private let events: [DeploymentEvent] = [
 ]
 
 @Suite struct PlainViewTests {
+  @Test func aWatchAndItsBreach() {
+    let stage = Stage()
+    let view = PlainView(stage.context)
+    for event: DeploymentEvent in [
+      .watching(host: "bot-1", seconds: 120),
+      .breached(host: "bot-1", text: "bot: it was restarted", rollback: 13),
+      .watched(host: "bot-1", reason: "superseded", by: 14), .watched(host: "bot-1", reason: "over", by: nil),
+      .watched(host: "bot-1", reason: "aborted", by: nil),
+    ] {
+      view.handle(event)
+    }
+    #expect(
+      stage.output.text() == """
+        2026-11-21T09:00:00Z bot-1 watching for 2m00s
+        2026-11-21T09:00:00Z bot-1 not well: bot: it was restarted; going back, as deployment #13
+        2026-11-21T09:00:00Z bot-1 the watch has ended: #14 takes its place
+        2026-11-21T09:00:00Z bot-1 watched to the end: all is well
+        2026-11-21T09:00:00Z bot-1 the watch was ended by hand
+
+        """)
+    #expect(stage.output.text(.standardError).split(separator: "\n").count == 1)
+  }
+
   @Test func aLinePerEvent() {
     let stage = Stage()
     let view = PlainView(stage.context)

@@ -64,7 +64,7 @@ MUTANTS = {
         "runner.sh", "for _open in $(open_numbers); do", "for _open in; do",
         with_client(test_crash.test_a_step_holds_the_lock_beyond_its_runner)),
     "numbersFollowCurrent": (
-        "opening.sh", "  first_line sequence\n", "  current_release\n",
+        "opening.sh", '  first_line "$ORCH_STATE/sequence"\n', "  current_release\n",
         with_client(test_conversation.test_numbers_are_never_used_again)),
     "anyMessageIsTaken": (
         "attach.sh", '  [ "$REPLY" = "$1" ]\n}', '  [ -n "$REPLY" ] && deployment=$ORCH_STATE/deployments/$REPLY\n}',

@@ -11,11 +11,8 @@ from test_refusals import edited
 
 
 def with_policy(project, policy: str):
-    """The project with another `rollback:` (which `restore` has to itself: nothing may go back alone once it is committed)."""
-    def change(text: str) -> str:
-        text = text.replace("rollback: compatible", f"rollback: {policy}")
-        return text.replace("watch: 2m\n", "") if policy == "restore" else text
-    return edited(project, "playbooks/deploy.yml", change)
+    """The project with another `rollback:`."""
+    return edited(project, "playbooks/deploy.yml", lambda text: text.replace("rollback: compatible", f"rollback: {policy}"))
 
 
 @contextlib.contextmanager

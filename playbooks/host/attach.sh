@@ -81,6 +81,12 @@ stop_following() {
   follower=
 }
 
+# N: is its release being watched, or would it be if its runner hadn't died?
+is_watched() {
+  first_line "$ORCH_STATE/watching"
+  [ -n "$REPLY" ] && [ "$REPLY" = "$1" ]
+}
+
 # N: does its journal say so?
 has_closed() { grep -q "$closed_line" "$ORCH_STATE/deployments/$1/journal.jsonl"; }
 
@@ -90,9 +96,16 @@ deployment_state() {
     if runner_alive; then REPLY=live; else REPLY=dead; fi
   elif has_closed "$1"; then
     # A runner that was killed between its last two lines has told the journal, but not the log.
-    tail -n 1 "$ORCH_STATE/deployments/$1/log" | grep -q '{"event":"closed",.*}$' || runner_alive ||
-      printf '\n\001%s\n' "$(grep "$closed_line" "$ORCH_STATE/deployments/$1/journal.jsonl" | tail -n 1)" >>"$ORCH_STATE/deployments/$1/log" || : # a full disk
-    REPLY=ended # only here: runner_alive sets it too
+    _last=$(grep '^{"event":"\(closed\|watched\|breached\)",.*}$' "$ORCH_STATE/deployments/$1/journal.jsonl" | tail -n 1)
+    tail -n 100 "$ORCH_STATE/deployments/$1/log" | grep -qF -e "$_last" || runner_alive ||
+      printf '\n\001%s\n' "$_last" >>"$ORCH_STATE/deployments/$1/log" || : # a full disk
+    if ! is_watched "$1"; then
+      REPLY=ended # only here: the others set it too
+    elif runner_alive; then
+      REPLY=watching
+    else
+      REPLY=dead
+    fi
   else
     REPLY=dead
   fi
@@ -108,13 +121,7 @@ launch() {
   # Where the units are of this bundle, sudo has worked before, and isn't asked for its own sake.
   if [ -d /run/systemd/system ] && { units_installed || as_root true 2>/dev/null; }; then
     install_units
-    ! as_root systemd-run --collect --quiet --unit="orchestrate-$ORCH_PROJECT-$_nonce" --uid="$(id -un)" --gid="$(id -gn)" \
-      -p Type=exec -p KillMode=control-group -p OOMPolicy=continue -p Restart=on-failure -p RestartSec=1 \
-      -p RestartPreventExitStatus=75 -p TimeoutStopSec=5s -p IgnoreSIGPIPE=no -p UMask=0077 --setenv=LC_ALL=C \
-      ${DOCKER_HOST+--setenv=DOCKER_HOST="$DOCKER_HOST"} \
-      ${ORCHESTRATE_STATE+--setenv=ORCHESTRATE_STATE="$ORCHESTRATE_STATE"} \
-      ${ORCHESTRATE_OPT+--setenv=ORCHESTRATE_OPT="$ORCHESTRATE_OPT"} \
-      "$(command -v sh)" "$ORCH_BUNDLE/runner.sh" "$_mode" "$ORCH_PROJECT" "$_nonce" "$@" </dev/null >"$start/launch" 2>&1 || return 0
+    ! start_runner_unit "orchestrate-$ORCH_PROJECT-$_nonce" "$_mode" "$ORCH_PROJECT" "$_nonce" "$@" </dev/null >"$start/launch" 2>&1 || return 0
     ! as_root true 2>/dev/null || return 1
   fi
   setsid sh "$ORCH_BUNDLE/runner.sh" "$_mode" "$ORCH_PROJECT" "$_nonce" "$@" </dev/null >"$start/launch" 2>&1 3>&- 5>&- &
@@ -185,6 +192,7 @@ await_verdict() {
         _place=${_rest%% *} _holder=${_rest#* }
         tell_waiting
         ;;
+      patient) _left=-1 ;; # the runner itself knows when to give up
       running | recovering)
         _left=-1
         _holder=
@@ -376,8 +384,10 @@ forget_steps() {
 
 # What was unpacked, made whole and on the disk; what is wrong with it in why.
 complete_steps() {
-  for _new in "$scratch"/*; do
-    [ -e "$_new" ] || continue # an empty tar
+  # In `watch` lie the steps of the way back from a release that is to be watched.
+  for _new in "$scratch"/* "$scratch"/watch/*/; do
+    _new=${_new%/}
+    [ -e "$_new" ] && [ "$_new" != "$scratch/watch" ] || continue # an empty tar, or one without
     why=$(complete_step "$_new" 2>&1) || return 0
   done
   link_scripts || {
@@ -406,8 +416,9 @@ receive_steps() {
   elif [ -e "$deployment/sealed" ]; then
     why='The deployment is sealed.'
   else
-    for _new in "$scratch"/*; do
-      [ ! -d "$deployment/${_new##*/}" ] || rm -rf "$_new"
+    for _new in "$scratch"/* "$scratch"/watch/*/; do
+      _new=${_new%/}
+      [ ! -d "$deployment/${_new#"$scratch/"}" ] || rm -rf "$_new"
     done
     complete_steps
   fi
@@ -587,7 +598,11 @@ answer() {
           ;;
         abort)
           take "$2" "$scratch" || printf '' >"$scratch" || :
-          if must_be_open "$1"; then
+          if is_watched "$1" && runner_alive; then
+            deployment=$ORCH_STATE/deployments/$1
+            wake aborted
+            reply ok ''
+          elif must_be_open "$1"; then
             if [ "$(readlink "$ORCH_OPT/current")" = "releases/$1" ]; then
               reply refused "Deployment $1 is committed."
             else

@@ -5,6 +5,20 @@
 # COMMAND…: as root; by sudo, without a password, where we aren't.
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
 
+# UNIT ARGUMENTS…: the runner of our bundle, with these, as a unit of its own: it outlives whoever starts it. unit_options: more words for systemd-run.
+start_runner_unit() {
+  _unit=$1
+  shift
+  # shellcheck disable=SC2086 # words
+  as_root systemd-run --collect --quiet --unit="$_unit" ${unit_options-} --uid="$(id -un)" --gid="$(id -gn)" \
+    -p Type=exec -p KillMode=control-group -p OOMPolicy=continue -p Restart=on-failure -p RestartSec=1 \
+    -p RestartPreventExitStatus=75 -p TimeoutStopSec=5s -p IgnoreSIGPIPE=no -p UMask=0077 --setenv=LC_ALL=C \
+    ${DOCKER_HOST+--setenv=DOCKER_HOST="$DOCKER_HOST"} \
+    ${ORCHESTRATE_STATE+--setenv=ORCHESTRATE_STATE="$ORCHESTRATE_STATE"} \
+    ${ORCHESTRATE_OPT+--setenv=ORCHESTRATE_OPT="$ORCHESTRATE_OPT"} \
+    "$(command -v sh)" "$ORCH_BUNDLE/runner.sh" "$@"
+}
+
 # STATE: sets recover_unit and app_unit, the names of their templates without `@.service`, for the base directory STATE. Each base directory has templates
 # of its own, since they say whose it is. app_unit is empty where no application lives.
 unit_names() {

@@ -24,11 +24,19 @@ wait_for_engine() {
   done
 }
 
+# A watch lets go of the lock, and begins afresh when we are done: what it looks at doesn't run yet.
+ask_watch_to_yield() {
+  first_line watching
+  _inbox=deployments/${REPLY:-0}/inbox
+  [ ! -p "$_inbox" ] || echo yield 1<>"$_inbox"
+}
+
 # As the runner takes it. A deployment that runs is waited for: what it doesn't touch may need us afterwards.
 take_lock() {
   exec 8>>"$base/lock" 9>>lock
   if ! flock -s -n 8 || ! flock -n 9; then
     say 'Waiting for the end of whoever has the lock.'
+    ask_watch_to_yield
     flock -s 8
     flock 9
   fi

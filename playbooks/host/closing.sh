@@ -76,7 +76,9 @@ close() {
   free_reserve
   _health=$2
   [ "$2" != before ] || _health='false,"unhealthy_before":true'
-  event_line closed "\"outcome\":\"$1\",\"healthy\":$_health,\"recovery\":$recovery"
+  mark_watch "$1"
+  if [ -z "$watch_seconds" ] && [ -e watch ]; then rm -rf watch; fi # what was shipped may hold secrets
+  event_line closed "\"outcome\":\"$1\",\"healthy\":$_health${watch_seconds:+,\"watch\":$watch_seconds},\"recovery\":$recovery"
   _closed=$line
   [ "$1" = stuck ] || forget_secrets
   forget_half_written
@@ -86,6 +88,7 @@ close() {
   mend_journal
   printf '%s\n' "$_closed" >>journal.jsonl
   sync -d journal.jsonl
+  [ -z "$watched" ] || forget_watch "$watched"
   kill_leftovers
   # `open` is the last: if a power loss brings any of them back, it does so too, and the recovery at boot removes them again.
   rm -f waiting inbox "$ORCH_STATE/holder"
@@ -97,10 +100,11 @@ close() {
   find start -mindepth 1 -maxdepth 1 -mmin +1440 -exec rm -rf {} +
 }
 
-# OUTCOME HEALTHY: the end of a live deployment, and of this process.
+# OUTCOME HEALTHY: the end of a live deployment, and of this process; but a release that is to be watched keeps it.
 leave() {
   close "$1" "$2"
   keep_spare
+  [ ! -e watching ] || take_up_watch
   rm -f runner.pid
   exit 0
 }

@@ -103,13 +103,28 @@ check_current() {
 
 free_reserve() { rm -f "$ORCH_STATE/reserve" "$ORCH_OPT/.reserve"; }
 
-# The directory appears at once, with its first event in it.
-new_deployment() {
-  first_line sequence
+# Sets _number: higher than every one that was ever used.
+next_number() {
+  first_line "$ORCH_STATE/sequence"
   _number=$((${REPLY:-0} + 1))
-  for _directory in deployments/[1-9]*; do
-    [ ! -d "$_directory" ] || [ "${_directory#*/}" -lt "$_number" ] || _number=$((${_directory#*/} + 1))
+  for _directory in "$ORCH_STATE"/deployments/[1-9]*; do
+    [ ! -d "$_directory" ] || [ "${_directory##*/}" -lt "$_number" ] || _number=$((${_directory##*/} + 1))
   done
+}
+
+# DIRECTORY: the steps that were shipped for the way back, into here. Their release gets the number and the time that it has now.
+take_shipped() {
+  cp -a "$1"/[0-9][0-9]-* . || return 1
+  for _file in [0-9][0-9]-*/release.json; do
+    [ -e "$_file" ] || continue
+    sed -e "s/^\(  \"number\" *: *\)[0-9]*/\1$_number/" -e "s/^\(  \"created\" *: *\"\)[^\"]*/\1$(date -u +%Y-%m-%dT%H:%M:%SZ)/" "$_file" >release.new && mv release.new "$_file" || return 1
+  done
+  printf '' >sealed && printf '' >detached && find . \( -type d -o -type f \) -print0 | sync_all
+}
+
+# [DIRECTORY]: the directory appears at once, with its first event in it, and with what was shipped in DIRECTORY.
+new_deployment() {
+  next_number
   [ ! -e deployments/.new ] || rm -rf deployments/.new
   mkdir deployments/.new
   clock
@@ -123,6 +138,7 @@ new_deployment() {
     printf '%s\n' "${request%\}}$comma\"number\":$_number,\"opened\":$((_epoch + up_ms))}" >holder.json
     mkfifo inbox
     : >log
+    [ -z "${1-}" ] || take_shipped "../../$1" || exit 1
     record opened "\"number\":$_number,\"previous\":${previous:-null}" late
     echo "$_number" >../../sequence.new
     # The marker is on the disk before what it marks: the recovery at boot goes by it.

@@ -25,10 +25,18 @@ leave_queue() {
   exec 7>&-
 }
 
+# What is open, and what is to be watched, in REPLY.
+read_marks() {
+  first_line open
+  _mark=$REPLY
+  first_line watching
+  REPLY=$_mark/$REPLY
+}
+
 # At boot, where nobody in particular asks: somebody else came first, and has closed what we are here for.
 closed_for_us() {
   [ "$mode" = recover ] && [ ! -e "$start/attach" ] || return 1
-  first_line open
+  read_marks
   [ "$REPLY" != "$marked" ]
 }
 
@@ -48,6 +56,7 @@ lock_in_turn() {
   draw_ticket
   _place=
   while clock && [ $((_patience - up_ms)) -gt 0 ]; do
+    ask_watch
     find_place
     if [ "$REPLY" != "$_place" ] && [ "$wait" != 0 ]; then wake "$start/wake" "queued $REPLY $1"; fi
     _place=$REPLY

@@ -3,7 +3,7 @@
 # shellcheck disable=SC2015 # `A && B || C`: C is an exit, a return or a default throughout, and B can't fail where it matters
 # The runner: one process per deployment, outside of any session. docs/runner.md is its format, docs/reliability.md its promise.
 #   runner.sh open PROJECT NONCE LEASE WAIT     closes what is open, then opens a deployment and runs it; or, where the request says so, abandons one
-#   runner.sh recover PROJECT NONCE WAIT        closes what is open, nothing else
+#   runner.sh recover PROJECT NONCE WAIT        closes what is open, nothing else; but it goes on with a watch whose process is gone
 # It holds the lock on descriptor 9 (8: the one above the projects), inherited by its steps; its inbox is on 3.
 # It may be killed at any line: whoever comes next reads the journal and closes the deployment.
 set -eu
@@ -22,6 +22,10 @@ ORCH_BUNDLE=${0%/*}
 . "$ORCH_BUNDLE/closing.sh"
 # shellcheck source=playbooks/host/recovery.sh
 . "$ORCH_BUNDLE/recovery.sh"
+# shellcheck source=playbooks/host/watch.sh
+. "$ORCH_BUNDLE/watch.sh"
+# shellcheck source=playbooks/host/boot-units.sh
+. "$ORCH_BUNDLE/boot-units.sh"
 mode=$1
 project_paths "$2"
 start=$ORCH_STATE/start/$3
@@ -49,6 +53,10 @@ torn=
 recovery=false
 cause=
 abandoned_by=
+# The deployment whose release was watched, and is gone back from; the line that says why.
+watched=
+breached=
+asked_watch=
 
 # ---- answers to whoever started us
 
@@ -87,8 +95,12 @@ refuse() {
   exit 75
 }
 
-# CODE TEXT: nothing was opened.
+# CODE TEXT: nothing was opened. A watch that can't go back yet is taken up again.
 fail_start() {
+  [ -z "$watched" ] || {
+    say "$2" >>"$ORCH_STATE/deployments/$watched/log"
+    exit 1
+  }
   verdict "error $1 $2"
   exit 75
 }
@@ -290,15 +302,33 @@ finish() {
   undo no-commit 'There was nothing to commit.'
 }
 
+# From the first step to the end of the deployment, and of this process.
+run_deployment() {
+  start_ticker
+  advance
+  while read -r message _argument <&3; do
+    case $message in
+      ended) [ "$_argument" != "$step" ] || step_ended ;;
+      steps) accept_steps ;;
+      tick) [ -z "$step" ] || check_step ;;
+    esac
+    advance
+  done
+}
+
 # ---- main
 
 mkdir -p deployments "$ORCH_OPT/releases"
 [ "$mode" = recover ] || await_request
-first_line open
-marked=$REPLY
-take_lock
 request=
 [ ! -e "$start/request" ] || while IFS= read -r _line || [ -n "$_line" ]; do request=$request$_line; done <"$start/request"
+# Whether it is for another release: a watch makes way for that.
+supersedes=0
+[ "$mode" = recover ] || case $request in *'"command":"'*) ;; *) supersedes=1 ;; esac
+case $request in *'"command":"deploy"'* | *'"command":"rollback"'* | *'"command":"rotate"'* | *'"command":"restore"'*) supersedes=1 ;; esac
+read_marks
+marked=$REPLY
+take_lock
 # Whoever opens with it lets the undo of what is still open go back over what the new version has written.
 ORCH_ACCEPT_DATA_LOSS=0
 case $request in *'"accept_data_loss":true'*) ORCH_ACCEPT_DATA_LOSS=1 ;; esac
@@ -344,6 +374,13 @@ rm -f "$@"
 # Started again by systemd: the deployment that was granted is closed by now, and never continued. Or so late that attach has given it up.
 [ "$mode" = open ] && [ -z "$abandoned" ] && [ ! -e "$start/verdict" ] || {
   keep_spare
+  if [ -e watching ] && [ "$start" = "$ORCH_STATE/start/boot" ]; then
+    watch_later || :
+  elif [ -e watching ]; then
+    verdict "recovered
+$recovered"
+    take_up_watch
+  fi
   rm -f runner.pid
   verdict "recovered
 $recovered"
@@ -359,18 +396,11 @@ previous=$REPLY
 case $request in *'"command":"prune"'*) ;; *) allocate_reserve ;; esac
 started=
 changed=0
+[ $supersedes = 0 ] || supersede_watch
 new_deployment
-start_ticker
 # shellcheck disable=SC3013 # dash and busybox have -ef
 [ "$ORCH_STATE/bundle" -ef "$own_bundle" ] || ln -sfn "../bundle/${own_bundle##*/}" "$ORCH_STATE/bundle"
 verdict "granted $N ${ORCH_PREVIOUS:-0}${recovered:+
-$recovered}"
-advance
-while read -r message _argument <&3; do
-  case $message in
-    ended) [ "$_argument" != "$step" ] || step_ended ;;
-    steps) accept_steps ;;
-    tick) [ -z "$step" ] || check_step ;;
-  esac
-  advance
-done
+$recovered}${asked_watch:+
+$asked_watch watch}"
+run_deployment

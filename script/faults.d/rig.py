@@ -185,8 +185,8 @@ class Rig:
         self.project.binary = binary
         self._use_line(settings)
         playbook = self.project.folder / "playbooks/deploy.yml"
-        # The watch window has tests of its own (Tests/sandbox); a shorter stability makes the runs quicker.
-        playbook.write_text(playbook.read_text().replace("watch: 2m\n", "").replace("stable: 5s", "stable: 1s"))
+        # A shorter stability makes the runs quicker.
+        playbook.write_text(playbook.read_text().replace("stable: 5s", "stable: 1s"))
         self.disk = Path(SETTINGS["SANDBOX_STATE"]) / f"droplets/{droplet}/mnt/upper"
         self.state = self.disk / f"var/lib/orchestrate/{APP}"
         self.writer = Writer(droplet)
