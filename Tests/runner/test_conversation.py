@@ -195,6 +195,9 @@ def test_steps_that_come_with_the_request(host, client, number, previous, is_tak
     if not is_taken:
         assert [path.name for path in (host.state / "deployments/1").glob("0*")] == []
         client.send(deployment(), seal=False)
+    # Without another word from the client. Steps that are there when the deployment is told of found no reader of the inbox yet.
+    accepted = client.await_event("accepted")["up"]
+    assert accepted - client.await_event("opened")["up"] < 0.9 or not is_taken
     assert client.ask("seal 1") == ("ok", "")
     assert client.closed()["outcome"] == "committed"
 

@@ -302,15 +302,15 @@ finish() {
   undo no-commit 'There was nothing to commit.'
 }
 
-# From the first step to the end of the deployment, and of this process.
+# From the first step to the end of the deployment, and of this process. The ticker was started before anybody was told of the deployment: a line into an inbox
+# that nobody has open is lost.
 run_deployment() {
-  start_ticker
   advance
   while read -r message _argument <&3; do
     case $message in
       ended) [ "$_argument" != "$step" ] || step_ended ;;
       steps) accept_steps ;;
-      tick) [ -z "$step" ] || check_step ;;
+      tick) if [ -n "$step" ]; then check_step; else accept_steps; fi ;;
     esac
     advance
   done
@@ -398,6 +398,7 @@ started=
 changed=0
 [ $supersedes = 0 ] || supersede_watch
 new_deployment
+start_ticker
 # shellcheck disable=SC3013 # dash and busybox have -ef
 [ "$ORCH_STATE/bundle" -ef "$own_bundle" ] || ln -sfn "../bundle/${own_bundle##*/}" "$ORCH_STATE/bundle"
 verdict "granted $N ${ORCH_PREVIOUS:-0}${recovered:+

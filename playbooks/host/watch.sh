@@ -224,6 +224,7 @@ go_back() {
   ORCH_ACCEPT_DATA_LOSS=0
   lease=0 step='' wrapper='' queue='' started='' last=00 idle=0 committed=0 changed=0 journalled=1 torn='' recovery=false cause=''
   new_deployment "deployments/$watched/watch"
+  start_ticker
   # Now that there is something to follow.
   printf '\n\001%s\n' "$breached" >>"../$watched/log" || :
   run_deployment

@@ -21,18 +21,13 @@ mkdir -m 0750 "$new"
 if [ -n "$COPY_OF" ]; then
   old=$ORCH_OPT/releases/$COPY_OF
   [ -f "$old/effective.json" ] || die "Release $COPY_OF is not on the host any more: nothing to go back to."
-  # Every image that it needs, before anything stops.
-  missing=
+  # Every image that it needs, before anything stops. Docker is asked while the files are copied.
   images=$old/images.yml
   if [ -f images.yml ]; then images=images.yml; fi
   image_values tag "$images" >needed
   # shellcheck disable=SC2046 # tags: repository and digits
-  docker image inspect --format '{{.Id}}' $(cat needed) >/dev/null 2>&1 ||
-    while read -r tag; do
-      docker image inspect "$tag" >/dev/null 2>&1 || missing="$missing $tag"
-    done <needed
-  [ -z "$missing" ] ||
-    die "Images of release $COPY_OF were pruned:$missing. Deploy that version again instead (orchestrate deploy ENV VERSION)."
+  docker image inspect --format '{{.Id}}' $(cat needed) >/dev/null 2>&1 &
+  asked=$!
   cp -a "$old/." "$new/"
   for name in effective.json images.yml release.json; do
     if [ -f "$name" ]; then cp "$name" "$new/$name"; fi
@@ -60,5 +55,13 @@ else
   if [ ! -e "$link" ]; then ln -s "$up/.env" "$link"; fi
 fi
 find "$new" \( -type f -o -type d \) -print0 | sync_all # each file's own data: a whole-disk sync waits for everybody's
+if [ -n "$COPY_OF" ] && ! wait "$asked"; then
+  missing=
+  while read -r tag; do
+    docker image inspect "$tag" >/dev/null 2>&1 || missing="$missing $tag"
+  done <needed
+  [ -z "$missing" ] ||
+    die "Images of release $COPY_OF were pruned:$missing. Deploy that version again instead (orchestrate deploy ENV VERSION)."
+fi
 mv -T "$new" "$ORCH_RELEASE"
 sync "${ORCH_RELEASE%/*}"

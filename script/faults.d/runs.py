@@ -350,6 +350,8 @@ class Campaign:
         number = rig.sequence()
         for name in ("journal.jsonl", "log"):
             (folder / f"{number}-{name}").write_text(rig.read(f"deployments/{number}/{name}"))
+        units = "systemctl list-units --all --no-pager 'orchestrate*'; journalctl -q --no-pager -o short-precise -u 'orchestrate*' | tail -n 300"
+        (folder / "units.txt").write_text(rig.root(units))
         result["evidence"] = str(folder)
 
     # ---- all of them
