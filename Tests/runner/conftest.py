@@ -306,6 +306,18 @@ class Host:
                 pass
         return found
 
+    def runners(self, nonce=""):
+        """Those of them that are runners, of the start with this nonce."""
+        found = []
+        for pid in self.processes():
+            try:
+                line = pathlib.Path(f"/proc/{pid}/cmdline").read_text()
+            except OSError:
+                continue
+            if "runner.sh" in line and (not nonce or f"\0{nonce}\0" in line):
+                found.append(pid)
+        return found
+
     def keep_journals(self):
         """Each journal once, for the replay through the engine's transition function (script/test)."""
         folder = os.environ.get("ORCHESTRATE_JOURNALS")

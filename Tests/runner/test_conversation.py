@@ -117,29 +117,18 @@ def test_who_waits_gets_the_lock_in_turn(host, client):
     eventually(lambda: not list((host.state / "queue").iterdir()), "nobody's ticket is left")
 
 
-def runner_of(host, nonce="waiter"):
-    return [pid for pid in host.processes() if f"\0{nonce}\0".encode() in read(f"/proc/{pid}/cmdline") and b"runner.sh" in read(f"/proc/{pid}/cmdline")]
-
-
-def read(path):
-    try:
-        return open(path, "rb").read()
-    except OSError:
-        return b""
-
-
 @pytest.mark.parametrize("way", ["attach-killed", "channel-closed"])
 def test_whose_client_is_gone_leaves_the_queue(host, client, way):
     client.open()
     waiter = queue(host)
-    assert runner_of(host)
+    assert host.runners("waiter")
     if way == "attach-killed":
         waiter.cut()
     else:
         # sshd closes its ends of the pipes; attach finds out when it writes.
         for stream in (waiter.process.stdin, waiter.process.stdout, waiter.process.stderr):
             stream.close()
-    eventually(lambda: not runner_of(host), "the runner that nobody waits for has left", 5)
+    eventually(lambda: not host.runners("waiter"), "the runner that nobody waits for has left", 5)
     # Nobody stands between us and the lock: no deployment of the departed.
     client.send(deployment())
     client.closed()
@@ -170,13 +159,13 @@ def test_a_runner_is_started_ahead_of_its_request(host):
     client.wait_for(lambda: len(client.replies) == 4, "four replies")
     assert [tag for tag, _ in client.replies] == ["ok", "none", "none", "facts"]
     assert "boot_id=" in client.replies[3][1]
-    eventually(lambda: runner_of(host, "ahead"), "it is there")
+    eventually(lambda: host.runners("ahead"), "it is there")
     # It stands in nobody's way.
     other = host.connect()
     assert other.open() == ("granted", "1")
     other.send(deployment())
     other.closed()
-    pids = runner_of(host, "ahead")
+    pids = host.runners("ahead")
     assert client.open(nonce="ahead") == ("granted", "2")
     assert client.previous == "1"
     assert host.runner_pid() in pids
@@ -211,9 +200,9 @@ def test_faulty_steps_that_come_with_the_request_are_told_when_they_are_sent_aga
 
 def test_a_runner_of_whom_nothing_is_asked_ends_with_the_conversation(host):
     client = Client(host, asked="prepare ahead 60 0")
-    eventually(lambda: runner_of(host, "ahead"), "it is there")
+    eventually(lambda: host.runners("ahead"), "it is there")
     client.cut()
-    eventually(lambda: not runner_of(host, "ahead"), "it has gone", 5)
+    eventually(lambda: not host.runners("ahead"), "it has gone", 5)
     other = host.connect()
     assert other.open() == ("granted", "1")
 
@@ -222,7 +211,7 @@ def test_another_start_than_the_one_that_was_prepared(host):
     client = Client(host, asked="prepare ahead 60 0")
     client.wait_for(lambda: client.replies, "ok")
     assert client.open() == ("granted", "1")
-    eventually(lambda: not runner_of(host, "ahead"), "it has gone", 5)
+    eventually(lambda: not host.runners("ahead"), "it has gone", 5)
     client.send(deployment())
     assert client.closed()["outcome"] == "committed"
 
@@ -253,7 +242,7 @@ def test_a_runner_that_comes_too_late_opens_nothing(host, client):
     host.tool("sleep", '[ "$1" = 1 ] || exec /bin/sleep "$@"; exec /bin/sleep 0.05')
     assert client.open(nonce="late")[0] == "error"
     (host.directory / "go").touch()
-    eventually(lambda: (host.state / "start/late/output").exists() and not runner_of(host, "late"), "the late runner has gone")
+    eventually(lambda: (host.state / "start/late/output").exists() and not host.runners("late"), "the late runner has gone")
     assert not (host.state / "open").exists() and not (host.state / "deployments/1").exists()
     assert client.open() == ("granted", "1")
 

@@ -275,7 +275,7 @@ def test_a_new_release_while_it_has_let_go(first, docker):
     other.send(deployment())
     assert other.closed()["outcome"] == "committed"
     first.await_free_lock()
-    eventually(lambda: not any("runner.sh" in open(f"/proc/{pid}/cmdline").read() for pid in first.processes()), "the end of both")
+    eventually(lambda: not first.runners(), "the end of both")
     assert first.current() == "releases/3"
 
 
