@@ -98,10 +98,10 @@ def reported(result) -> int:
     return last["summary"]["round_trips"]
 
 
-# Today's numbers; more need a reason. The channel, its command (which asks what is true now), the lock; a batch of steps to describe, what Compose made of it,
-# the images, and the rest of the steps (or the end, where there is nothing to do). A rollback sends all steps at once.
-DEPLOY = 7
-ROLLBACK = 4
+# Today's numbers; more need a reason. The channel, its command (which asks what is true now), the lock, with the steps to describe; what Compose made of them,
+# the images, and the rest of the steps (or the end, where there is nothing to do). A rollback sends all steps with the request for the lock.
+DEPLOY = 6
+ROLLBACK = 3
 STATUS = 2
 PLAN = 7
 
@@ -117,9 +117,9 @@ def test_deploy_reports_what_is_seen_from_outside(line):
 def test_deploy_and_rollback_stay_within_their_bounds(running):
     plain = running.deploy("v1.1.0", "--timings", "--output", "plain").expect(0)
     shown = re.search(r"round trips +(\d+)", plain.out)
-    assert shown and 4 < int(shown[1]) <= DEPLOY, plain.out
+    assert shown and 3 < int(shown[1]) <= DEPLOY, plain.out
     rollback = running.run("rollback", "prod", "--yes", "--timings", "--json").expect(0)
-    assert 4 <= reported(rollback) <= ROLLBACK
+    assert 3 <= reported(rollback) <= ROLLBACK
 
 
 @pytest.mark.parametrize(("arguments", "status", "bound"), [(("status", "prod"), 0, STATUS), (("plan", "prod", "v1.1.0"), 2, PLAN)], ids=["status", "plan"])
