@@ -249,16 +249,10 @@ public actor DeploymentRun {
 
   /// Steps that need nothing but what the look has told travel with the request for the lock. The host drops them if the deployment that it opens isn't
   /// the one that they were made for; what is wrong with them is told once there is one.
-  private func stepsAhead() throws -> StepBatch? {
+  private func stepsAhead() -> StepBatch? {
     guard let sequence = preparation.context.facts.integer("sequence") else { return nil }
-    let before = preparation
     preparation.context.number = Int(sequence) + 1
-    do {
-      if let steps = try batchAhead() { return steps }
-    } catch is OrchestrateError {
-    } catch is ConfigurationError {}
-    preparation = before
-    return nil
+    return (try? batchAhead()) ?? nil
   }
 
   /// What the host says before anything is asked of it; from then on its secrets are known.

@@ -198,6 +198,16 @@ def test_faulty_steps_that_come_with_the_request_are_told_when_they_are_sent_aga
     assert client.ask(f"steps 1 {len(steps)}", steps) == ("refused", "01-x: there is no apply.sh for nowhere.")
 
 
+def test_steps_whose_scripts_find_no_space_are_refused(host, client):
+    """A step without a script would count as done."""
+    client.open()
+    host.tool("tar", '/usr/bin/tar "$@" && mkdir "$3.scripts"')  # nothing can be written where their names are kept
+    body = tar({"01-linked/meta": (0o600, b"KIND=linked\n")})
+    tag, why = client.ask(f"steps 1 {len(body)}", body)
+    assert tag == "refused" and why.endswith("01-linked: no space is left for its scripts."), why
+    assert not (host.state / "deployments/1/01-linked").exists()
+
+
 def test_a_runner_of_whom_nothing_is_asked_ends_with_the_conversation(host):
     client = Client(host, asked="prepare ahead 60 0")
     eventually(lambda: host.runners("ahead"), "it is there")

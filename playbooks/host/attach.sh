@@ -349,7 +349,8 @@ complete_step() (
     if [ -e "$_script.sh" ]; then
       :
     elif [ -e "$ORCH_BUNDLE/steps/$KIND.$_script.sh" ]; then
-      printf '%s\0%s\0' "$ORCH_BUNDLE/steps/$KIND.$_script.sh" "$1/$_script.sh" >>"$scratch.scripts"
+      printf '%s\0%s\0' "$ORCH_BUNDLE/steps/$KIND.$_script.sh" "$1/$_script.sh" >>"$scratch.scripts" ||
+        die "${1##*/}: no space is left for its scripts." # a step without one would count as done
     else
       case $_script.$SIDE.$UNDO in
         apply.host.*) die "${1##*/}: there is no apply.sh for $KIND." ;;

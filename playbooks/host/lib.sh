@@ -51,7 +51,7 @@ write_atomically() {
 # Names on stdin, each ended by a NUL: fsyncs them all, many at once, which a file system answers with one write of its journal.
 sync_all() { xargs -0 -r -n 4 -P 8 sync; }
 
-# FILE…, each written as FILE.new.$$: makes them FILE, as write_atomically does, but all in one go. No blanks or newlines in their names.
+# FILE…, each written as FILE.new.$$: makes them FILE, as write_atomically does, but all in one go.
 publish() {
   for _file; do printf '%s.new.%s\0' "$_file" $$; done | sync_all || return 1
   for _file; do mv -f "$_file.new.$$" "$_file" || return 1; done

@@ -70,10 +70,10 @@ allocate_reserve() {
   _first=$!
   fallocate -l 16M "$ORCH_OPT/.reserve" &
   _second=$!
-  _missing=
-  wait $_first || _missing=$ORCH_STATE/reserve
-  wait $_second || _missing="$_missing $ORCH_OPT/.reserve"
-  for _reserve in $_missing; do write_reserve "$_reserve"; done
+  set --
+  wait "$_first" || set -- "$ORCH_STATE/reserve"
+  wait "$_second" || set -- "$@" "$ORCH_OPT/.reserve"
+  for _reserve; do write_reserve "$_reserve"; done
   keep_spare
 }
 

@@ -76,6 +76,12 @@ await_request() {
   done
 }
 
+# FILE: the opener's JSON in request, on one line. No fork.
+read_request() {
+  request=
+  while IFS= read -r _line || [ -n "$_line" ]; do request=$request$_line; done <"$1"
+}
+
 # TEXT: what became of the start; wakes attach.
 verdict() {
   printf '%s\n' "$1" >"$start/verdict.new"
@@ -321,7 +327,7 @@ run_deployment() {
 mkdir -p deployments "$ORCH_OPT/releases"
 [ "$mode" = recover ] || await_request
 request=
-[ ! -e "$start/request" ] || while IFS= read -r _line || [ -n "$_line" ]; do request=$request$_line; done <"$start/request"
+[ ! -e "$start/request" ] || read_request "$start/request"
 # Whether it is for another release: a watch makes way for that.
 supersedes=0
 [ "$mode" = recover ] || case $request in *'"command":"'*) ;; *) supersedes=1 ;; esac

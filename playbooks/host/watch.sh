@@ -213,7 +213,7 @@ go_back() {
     flock -s 8
   }
   rm -f spare "deployments/$watched/inbox" # a full disk
-  request=$(tr -d '\n' <"deployments/$watched/watch/request")
+  read_request "deployments/$watched/watch/request"
   _why=$(printf '%s\n' "$breached" | sed -n 's/^.*"text":\("\([^"\\]\|\\.\)*"\),.*$/\1/p')
   request="${request%\}},\"reason\":${_why:-null}}"
   comma=,
