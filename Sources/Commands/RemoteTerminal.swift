@@ -1,6 +1,5 @@
 internal import ArgumentParser
 internal import Diagnostics
-internal import Dispatch
 internal import SSH
 internal import Views
 
@@ -68,14 +67,11 @@ enum RemoteTerminal {
     }
     defer { if isRaw { tcsetattr(0, TCSAFLUSH, &saved) } }
 
-    signal(SIGWINCH, SIG_IGN)
-    let resized = DispatchSource.makeSignalSource(signal: SIGWINCH, queue: .global())
-    resized.setEventHandler {
+    Signals.take(SIGWINCH) {
       let size = terminalSize()
       Task { await channel.resize(columns: size.columns, rows: size.rows) }
     }
-    resized.resume()
-    defer { resized.cancel() }
+    defer { Signals.release(SIGWINCH) }
 
     let (input, feed) = AsyncStream<[UInt8]>.makeStream()
     startThread {

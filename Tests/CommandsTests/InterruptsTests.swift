@@ -8,8 +8,8 @@ import Testing
   import Darwin
 #endif
 
-/// The process's signals are one state for all tests: this is the only one that touches SIGHUP.
-@Suite struct InterruptsTests {
+/// The process's signals are one state for all tests: these are the only ones that touch SIGHUP, one after the other.
+@Suite(.serialized) struct InterruptsTests {
   @Test func whatWasIgnoredAtTheStartStaysIgnored() {
     signal(SIGHUP, SIG_IGN)
     defer { signal(SIGHUP, SIG_DFL) }
@@ -18,5 +18,14 @@ import Testing
     interrupts.end()
     let after = signal(SIGHUP, SIG_DFL)
     #expect(unsafeBitCast(after, to: Int.self) == unsafeBitCast(SIG_IGN, to: Int.self))
+  }
+
+  /// Also the second time in one process.
+  @Test(.timeLimit(.minutes(1)), arguments: 1...2) func aSignalThatComesAtOnceIsHeard(time: Int) async {
+    let (heard, said) = AsyncStream<Interrupts.Kind>.makeStream()
+    let interrupts = Interrupts { said.yield($0) }
+    kill(getpid(), SIGHUP)
+    #expect(await heard.first { _ in true } == .hangup)
+    interrupts.end()
   }
 }
