@@ -32,7 +32,8 @@ enum Signals {
       _ = write(Signals.writingEnd.load(ordering: .acquiring), &byte, 1)
       errno = saved
     }
-    guard unlessIgnored, unsafeBitCast(before, to: Int.self) == unsafeBitCast(SIG_IGN, to: Int.self) else { return true }
+    let wasIgnored = unsafeBitCast(before, to: Int.self) == unsafeBitCast(SIG_IGN, to: Int.self)
+    guard unlessIgnored, wasIgnored else { return true }
     signal(number, SIG_IGN)
     bodies.withLock { $0[number] = nil }
     return false

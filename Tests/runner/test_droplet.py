@@ -101,6 +101,32 @@ def test_killed_runner_comes_back_and_undoes(droplet):
     eventually(lambda: client.open(nonce=os.urandom(4).hex())[0] == "granted", "the next start")
 
 
+def test_what_docker_says_of_itself_is_noted_while_it_lives(droplet):
+    """To ask starts every plugin. Which programs and which engine process said it stands above it; the engine is asked each time."""
+    client = droplet.connect()
+    first = facts(client)
+    note = f"/var/lib/orchestrate/{droplet.project}/docker"
+    assert first["docker_server"] and first["compose"] and first["docker_root"]
+    droplet.run(f"sed -i 's/^compose=.*/compose=9.9.9/' {note}")
+    assert facts(client) == {**first, "volumes": ""}  # nothing is deployed yet: it is asked for everything
+    droplet.run(f"sudo mkdir -p /opt/{droplet.project}; sudo chown deploy /opt/{droplet.project}; ln -sfn releases/1 /opt/{droplet.project}/current")
+    droplet.run(f"sed -i 's/^compose=.*/compose=9.9.9/' {note}")
+    assert facts(client) == {**first, "compose": "9.9.9"}
+    droplet.run("sudo systemctl restart docker")
+    assert facts(client) == first
+    droplet.run("sudo systemctl stop docker.socket docker")
+    try:
+        gone = facts(client)
+    finally:
+        droplet.run("sudo systemctl start docker")
+    assert gone["docker_server"] == "" and gone["docker_error"]
+
+
+def facts(client):
+    told = dict(line.split("=", 1) for line in client.ask("facts")[1].splitlines())
+    return {key: told[key] for key in ("docker_client", "docker_server", "docker_error", "docker_root", "compose", "volumes")}
+
+
 def test_survives_the_session(droplet):
     client = droplet.connect()
     client.open()

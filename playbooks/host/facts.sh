@@ -1,5 +1,5 @@
 #!/bin/sh
-# facts.sh PROJECT: what the client wants to know of this host, as key=value lines (docs/runner.md, "Facts"). Changes nothing.
+# facts.sh PROJECT: what the client wants to know of this host, as key=value lines (docs/runner.md, "Facts"). Changes nothing but the note `docker`.
 # Docker's answer takes longest, so it is asked for first and read last.
 set -eu
 ORCH_BUNDLE=${0%/*}
@@ -7,10 +7,50 @@ ORCH_BUNDLE=${0%/*}
 . "$ORCH_BUNDLE/lib.sh"
 project_paths "$1"
 
-# Lines key=value on stdout, and what the client program complains about. Nothing of it goes through a file: a full disk has an answer too.
+# What Docker's programs and its engine are, in REPLY, as long as nobody exchanges or restarts them: the programs' files, and the engine's process.
+# Fails where that can't be told.
+docker_key() {
+  [ -z "${DOCKER_HOST-}${DOCKER_CONTEXT-}" ] && [ -s /var/run/docker.pid ] || return 1
+  ! grep -qs '"currentContext"' "${DOCKER_CONFIG:-${HOME:-/}/.docker}/config.json" || return 1
+  find_compose
+  case $compose_program in /*) ;; *) return 1 ;; esac
+  first_line /var/run/docker.pid
+  REPLY="$REPLY $(stat -L -c '%n %i %s %Y' "$(command -v docker)" "$compose_program" /var/run/docker.pid 2>/dev/null | paste -s -d ' ' -)"
+}
+
+# What was noted of them: to ask means to start every plugin. Only the engine is asked, whether it answers.
+told_before() {
+  [ -s "$ORCH_STATE/docker" ] && [ -L "$ORCH_OPT/current" ] || return 1
+  timeout 10 docker version --format 'docker_server={{.Server.Version}}' 2>/dev/null &
+  answering=$!
+  docker_key || return 1
+  key=$REPLY
+  first_line "$ORCH_STATE/docker"
+  [ "$REPLY" = "$key" ] || return 1
+  echo noted=1
+  sed 1d "$ORCH_STATE/docker"
+  wait "$answering"
+}
+
+# CLIENT ROOT COMPOSE: for the next time. Without space, or a directory, there is no note.
+note_docker() {
+  [ -n "$1" ] && [ -n "$2" ] && [ -n "$3" ] && docker_key || return 0
+  if printf '%s\ndocker_client=%s\ndocker_root=%s\ncompose=%s\n' "$REPLY" "$1" "$2" "$3" 2>/dev/null >"$ORCH_STATE/docker.new.$$"; then
+    mv "$ORCH_STATE/docker.new.$$" "$ORCH_STATE/docker"
+  else
+    rm -f "$ORCH_STATE/docker.new.$$"
+  fi
+}
+
+answering=''
+
+# Lines key=value on stdout, and what the client program complains about. None of it goes through a file: a full disk has an answer too.
 ask_docker() {
   command -v docker >/dev/null || return 0
   echo asked=1
+  ! told_before || return 0
+  [ -z "$answering" ] || wait "$answering" || : # what it says is asked for again
+  printf '\nagain=1\n'
   # One question for all of it: starting the client and its plugins is what takes time. Older than 23: see below.
   if timeout 10 docker info --format 'docker_client={{.ClientInfo.Version}}
 docker_server={{.ServerVersion}}
@@ -67,7 +107,9 @@ control_group() {
 # The rest, while Docker thinks; its answers on 3.
 tell() {
   printf 'uid=%s\nuser=%s\ngroups=%s\n' "$(id -u)" "$(id -un)" "$(id -Gn)"
-  if sudo -n true 2>/dev/null; then echo sudo=1; else echo sudo=0; fi
+  # Where it has installed units for this project it isn't asked for its own sake; bootstrap wants it for more than that.
+  case $base in */orchestrate-host) units='' ;; *) units=$ORCH_STATE/unit ;; esac
+  if [ -s "$units" ] || sudo -n true 2>/dev/null; then echo sudo=1; else echo sudo=0; fi
   echo "sudo_user=${SUDO_USER-}"
   first_line /proc/sys/kernel/random/boot_id
   echo "boot_id=$REPLY"
@@ -112,12 +154,13 @@ tell() {
   done
   if [ -e "$ORCH_STATE/runner.pid" ] && runner_alive; then echo locked=1; else echo locked=0; fi
 
-  asked='' client='' server='' root='' compose='' error='' words='' volumes=''
+  asked='' noted='' client='' server='' root='' compose='' error='' words='' volumes=''
   while IFS= read -r line <&3; do
     value=${line#*=}
     case $line in
       asked=*) asked=1 ;;
-      again=*) client='' server='' root='' compose='' error='' words='' ;;
+      noted=*) noted=1 ;;
+      again=*) noted='' client='' server='' root='' compose='' error='' words='' ;;
       docker_client=*) client=$value ;;
       docker_server=*) server=$value ;;
       docker_root=*) root=$value ;;
@@ -132,6 +175,8 @@ tell() {
   [ -z "$server" ] || error=
   printf 'docker_client=%s\ndocker_server=%s\ndocker_error=%s\ndocker_root=%s\ncompose=%s\nvolumes=%s\n' \
     "$client" "$server" "$error" "$root" "$compose" "$volumes"
+
+  [ -n "$noted" ] || [ ! -d "$ORCH_STATE" ] || note_docker "$client" "$root" "$compose"
 
   existing "$ORCH_STATE"
   state=$REPLY
