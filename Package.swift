@@ -52,6 +52,7 @@ let embedded = [
   "host/recovery.sh",
   "host/registry.sh",
   "host/releases.sh",
+  "host/revision.sh",
   "host/roles.sh",
   "host/runner.sh",
   "host/schema.sh",

@@ -50,6 +50,7 @@ public enum Playbooks {
     EmbeddedFile(path: "recovery.sh", bytes: PackageResources.recovery_sh),
     EmbeddedFile(path: "registry.sh", bytes: PackageResources.registry_sh),
     EmbeddedFile(path: "releases.sh", bytes: PackageResources.releases_sh),
+    EmbeddedFile(path: "revision.sh", bytes: PackageResources.revision_sh),
     EmbeddedFile(path: "roles.sh", bytes: PackageResources.roles_sh),
     EmbeddedFile(path: "runner.sh", bytes: PackageResources.runner_sh),
     EmbeddedFile(path: "schema.sh", bytes: PackageResources.schema_sh),

@@ -134,6 +134,16 @@ public struct MigrateProbeStep: StepKind {
     self.settings = settings
   }
 
+  /// The database that it will ask, for a step that can ask ahead; empty where no probe follows.
+  static func ahead(_ context: StepContext) -> [(name: String, value: String)] {
+    for spec in context.steps where !context.options.skip.contains(spec.name) {
+      if case .migrate(let settings) = spec.settings, MigrateProbeStep(settings: settings) != nil {
+        return databaseParameters(context)
+      }
+    }
+    return []
+  }
+
   public func plan(_ context: StepContext) -> [Change] { [] }
 
   public func payload(_ context: StepContext) -> StepPayload {

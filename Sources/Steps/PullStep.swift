@@ -42,6 +42,7 @@ public struct PullStep: StepKind {
       parameters[2].1 = registry.username
       files.append(StepPayload.File("password", bytes: Array(password.reveal().utf8)))
     }
+    parameters += MigrateProbeStep.ahead(context)
     // The script ends by itself at PULL_TIMEOUT, with a message; the host's deadline is the second line.
     return StepPayload(
       script: "pull", timeout: settings.timeout + .seconds(60), hasUndo: true, parameters: parameters, files: files,

@@ -242,6 +242,11 @@ def test_a_version_that_never_gets_healthy(bot):
     assert bot.version() == "v1.1.0"
     check = project.droplet.run(f"{project.environment(number)} sh {project.bundle}/check.sh")
     assert json.loads(check.text)["healthy"] is True
+    # A look asks whatever bears the name that Compose gives; under another one it is found by its labels.
+    project.droplet.run(f"docker rename {project.name}-bot-1 {project.name}-elsewhere")
+    check = project.droplet.run(f"{project.environment(number)} sh {project.bundle}/check.sh")
+    project.droplet.run(f"docker rename {project.name}-elsewhere {project.name}-bot-1")
+    assert json.loads(check.text)["healthy"] is True
 
 
 def test_a_crash_loop_is_seen_at_the_first_crash(bot):

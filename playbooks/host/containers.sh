@@ -105,14 +105,15 @@ done </dev/null
 '
 # shellcheck disable=SC2016 # the same
 pg_preamble=$pg_login'exec "$@"'
-# Its database and user: $1 and $2, where they are empty those that the container was made with. As soon as the server accepts connections, at most
-# $3 seconds from now (else status 124).
+# Its database and user: $1 and $2, where they are empty those that the container was made with.
 # shellcheck disable=SC2016 # the same
-pg_session=$pg_login$pg_await'
+pg_target='
 PGUSER=${2:-${POSTGRES_USER:-postgres}}
 PGDATABASE=${1:-${POSTGRES_DB:-$PGUSER}}
 export PGUSER PGDATABASE
 '
+# As soon as the server accepts connections, at most $3 seconds from now (else status 124).
+pg_session=$pg_login$pg_await$pg_target
 
 # pg_query CONTAINER SECONDS: runs stdin (SQL) as soon as the server accepts connections, all in one go, since each `docker exec` costs more than
 # the query. Sets pg_answer, pg_tool (pg_dump's version), and DB_NAME and DB_USER, where they are empty. Status 124: not done in time.

@@ -10,7 +10,7 @@
 # without what the application said, which may be a secret; failure_unmet: field TAB expected, where an expectation wasn't met).
 gate() {
   gate_mode=$2
-  gate_release=$ORCH_OPT/releases/$1/effective.json
+  gate_images=$ORCH_OPT/releases/$1/images.yml
   first_ok_ms='' answers=0 last_answer='' failure='' failure_public='' failure_unmet='' container=''
   gate_look_ms=$STABLE_MS
   [ "$gate_mode" = gate ] || gate_look_ms=0
@@ -22,7 +22,7 @@ gate() {
   # shellcheck disable=SC2154 # set by clock
   gate_deadline=$((up_ms + WITHIN_MS))
   gate_end=$((gate_deadline + gate_look_ms))
-  gate_restarts=0 gate_ok_since='' gate_before='' gate_verdict='' gate_bad='' gate_bad_unmet='' gate_asker=sh gate_confirming=''
+  gate_restarts=0 gate_ok_since='' gate_before='' gate_verdict='' gate_bad='' gate_bad_unmet='' gate_asker=sh gate_confirming='' gate_guessed=''
   gate_tab=$(printf '\t')
   while [ -z "$gate_verdict" ]; do
     gate_examine || break
@@ -66,7 +66,11 @@ gate_inspect() {
 gate_examine() {
   while :; do
     gate_state=''
-    [ -z "$gate_confirming" ] || gate_state=$(gate_inspect "$gate_id") || gate_state=''
+    if [ -z "$gate_before" ]; then
+      gate_first_look
+    elif [ -n "$gate_confirming" ]; then
+      gate_state=$(gate_inspect "$gate_id") || gate_state=''
+    fi
     # shellcheck disable=SC2046 # one id, or none
     [ -n "$gate_state" ] || gate_state=$(gate_inspect $(service_containers "$SERVICE") | sed -n 1p)
     if [ -z "$gate_state" ]; then
@@ -128,12 +132,29 @@ gate_examine() {
   done
 }
 
-# Does the container run the image that the release names?
+# The container that recreate has just made, as its fact says: asked by its id it answers without a search. A look asks whatever bears the name that Compose
+# gives, and only where there is none, or it doesn't answer, what is the matter.
+gate_first_look() {
+  if [ "$gate_mode" = look ]; then
+    [ -n "$gate_guessed" ] || [ "$PROBE" = container ] || gate_state="$ORCH_PROJECT-$SERVICE-1 - running - 0 false 0"
+    gate_guessed=1
+    return
+  fi
+  gate_made=$(cat "$ORCH_DEPLOYMENT"/[0-9]*/facts 2>/dev/null | sed -n "s/^\"containers\":{.*\"$SERVICE\":\"\([0-9a-f]*\)\".*/\1/p" | tail -n 1)
+  [ -z "$gate_made" ] || gate_state=$(gate_inspect "$gate_made") || gate_state=''
+}
+
+# Does the container run the image that the release names? images.yml has its tag and what that was when it was pulled.
 gate_check_image() {
-  [ "$gate_mode" = gate ] && [ -f "$gate_release" ] || return 0
-  gate_wanted=$(LC_ALL=C awk -f "$ORCH_BUNDLE/json.awk" "$gate_release" | awk -F '\t' -v path="services\037$SERVICE\037image" '$1 == path { print $3 }')
+  [ "$gate_mode" = gate ] && [ -f "$gate_images" ] || return 0
+  # shellcheck disable=SC2016 # awk's
+  gate_wanted=$(awk -v service="  \"$SERVICE\":" '
+    /^  "/ { mine = $0 == service }
+    mine && $1 == "id:" { id = $2 }
+    mine && $1 == "tag:" { tag = $2 }
+    END { gsub("\"", "", id); gsub("\"", "", tag); if (id != "") print id, tag }' "$gate_images")
   [ -n "$gate_wanted" ] || return 0
-  gate_wanted_id=$(docker image inspect -f '{{.Id}}' "$gate_wanted" 2>/dev/null) || gate_wanted_id=none
+  gate_wanted_id=${gate_wanted%% *} gate_wanted=${gate_wanted#* }
   [ "$gate_wanted_id" = "$gate_image" ] || {
     gate_fail "$SERVICE runs the image $gate_image, the release names $gate_wanted ($gate_wanted_id)"
     return 1
@@ -163,6 +184,8 @@ gate_ask() {
   [ -z "$gate_verdict" ] || return 0
   if gate_late; then
     gate_timeout
+  elif [ "$gate_started" = - ]; then
+    gate_before='' # the look has guessed
   elif [ "$gate_rc" = 126 ] || [ "$gate_rc" = 127 ]; then
     gate_next_asker
   else

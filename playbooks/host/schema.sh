@@ -57,17 +57,43 @@ database_container() {
   [ -n "$pg_tool" ] || pg_ready "$database" 120
 }
 
+revision_sql="select 'found' where to_regclass('public.alembic_version') is not null;
+select 'empty' where not exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace
+  where c.relkind = 'r' and n.nspname !~ '^pg_' and n.nspname <> 'information_schema');
+select 'select version_num from public.alembic_version order by 1' where to_regclass('public.alembic_version') is not null
+\\gexec"
+
+# prepare_question SECONDS: one about the revision, got ready beside something that takes its time, and put by put_question: most of what it costs
+# is to get into the container. Nobody is connected until then. Nothing where not Alembic's table is what is asked. Both for the script itself.
+question='' pg_answered=''
+prepare_question() {
+  if [ "$TOOL" != alembic ] || [ -z "$database" ]; then return 0; fi
+  rm -f "$ORCH_STEP/question"
+  mkfifo "$ORCH_STEP/question"
+  # shellcheck disable=SC2016,SC2154 # expanded inside the container; set by containers.sh
+  timeout --foreground "$1" docker exec -i "$database" sh -c "$pg_login$pg_target"'read -r go || exit 1
+exec psql -X -q -A -t -v ON_ERROR_STOP=1' sh "orch-$ORCH_N" "$DB_NAME" "$DB_USER" <"$ORCH_STEP/question" >"$ORCH_STEP/answer" 2>/dev/null &
+  question=$!
+  exec 4<>"$ORCH_STEP/question"
+}
+
+# put_question: what it is answered stands in pg_answer for the next read_revision, which asks for itself where it was in vain.
+put_question() {
+  [ -n "$question" ] || return 0
+  printf 'go\n%s\n\\q\n' "$revision_sql" >&4
+  exec 4>&-
+  if wait "$question" && pg_answer=$(cat "$ORCH_STEP/answer"); then pg_answered=1; fi
+  question=''
+  rm -f "$ORCH_STEP/question" "$ORCH_STEP/answer"
+}
+
 # read_revision RELEASE: prints the schema's revision, empty at base. Alembic's own table answers in a tenth of the time that a container of
 # the application takes, and a database without a table is at base; where it isn't found among others, and for every other tool, the step's own command is asked.
 read_revision() {
   if [ "$TOOL" = alembic ] && [ -n "$DB_SERVICE" ]; then
     find_database || return 1
-    pg_query "$database" 120 <<'SQL' || return 1
-select 'found' where to_regclass('public.alembic_version') is not null;
-select 'empty' where not exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace
-  where c.relkind = 'r' and n.nspname !~ '^pg_' and n.nspname <> 'information_schema');
-select 'select version_num from public.alembic_version order by 1' where to_regclass('public.alembic_version') is not null
-\gexec
+    [ -n "$pg_answered" ] || pg_query "$database" 120 <<SQL || return 1
+$revision_sql
 SQL
     # shellcheck disable=SC2154 # set by pg_query
     case $pg_answer in

@@ -112,6 +112,15 @@ if [ "$rc" != 0 ]; then
   [ "$rc" != 124 ] || die "PostgreSQL in $SERVICE doesn't answer within 120 s: $(docker logs --tail 20 "$database" 2>&1)"
   die "The database in $SERVICE can't be read (above)."
 fi
+# Reads back what lies on the disk, once there is a line on 4: until then it gets into the container, while the dump goes on. Ends with us.
+rm -f "$ORCH_STEP/whole"
+mkfifo "$ORCH_STEP/whole"
+exec 4<>"$ORCH_STEP/whole"
+{
+  exec 4>&-
+  read -r _ && cat "$partial"
+} <"$ORCH_STEP/whole" | docker exec -i "$database" pg_restore -f /dev/null 2>"$partial.unread" 4>&- &
+reading=$!
 facts=$pg_answer
 server=$(printf '%s\n' "$facts" | sed -n 's/^S //p')
 bytes=$(printf '%s\n' "$facts" | sed -n 's/^B //p')
@@ -123,8 +132,9 @@ if [ -z "$revision" ] && [ -n "$ORCH_PREVIOUS" ]; then
   revision=$(cat "$ORCH_OPT/releases/$ORCH_PREVIOUS/schema" 2>/dev/null) || revision=''
 fi
 if [ -z "$rows" ]; then
-  wait "$dumping" || : # nothing is lost
-  rm -f "$partial" "$partial.errors"
+  exec 4>&-
+  wait "$dumping" "$reading" || : # nothing is lost
+  rm -f "$partial" "$partial.errors" "$partial.unread"
   rmdir "$backups" 2>/dev/null || : # others are there
   say "the database $DB_NAME is empty: nothing to back up"
   fact backup null
@@ -152,8 +162,9 @@ sync "$partial" &
 syncing=$!
 sha256sum "$partial" >"$partial.sum" &
 summing=$!
-docker exec -i "$database" pg_restore -f /dev/null <"$partial" 2>"$partial.errors" ||
-  die "The dump can't be read back: $(cat "$partial.errors")"
+echo >&4
+exec 4>&-
+wait "$reading" || die "The dump can't be read back: $(cat "$partial.unread")"
 wait "$summing" || die "The dump can't be read from the disk."
 wait "$syncing" || die "The dump couldn't be written to the disk."
 read -r sum _ <"$partial.sum"
@@ -169,7 +180,7 @@ printf '{"file":%s,"database":%s,"service":%s,"size":%s,"sha256":"%s","revision"
   "$(json_string "$name")" "$(json_string "$DB_NAME")" "$(json_string "$SERVICE")" "$size" "$sum" "$(json_string "$revision")" "$rows" \
   "$ORCH_N" "$(json_string "$VERSION")" "$(json_string "$server")" "$(json_string "$pg_tool")" "$compression" "$bytes" "$seconds" |
   write_atomically "$backups/${name%.dump}.json"
-rm -f "$partial.sum" "$partial.errors"
+rm -f "$partial.sum" "$partial.errors" "$partial.unread" "$ORCH_STEP/whole"
 printf '%s\n' "$backups/$name" | write_atomically "$ORCH_DEPLOYMENT/backup"
 fact backup "{\"file\":$(json_string "$name"),\"bytes\":$size,\"sha256\":\"$sum\",\"seconds\":$seconds,\"databaseSize\":$bytes}"
 say "restore point $name: $size bytes of a database of $bytes, read back, in $seconds s"

@@ -6,23 +6,18 @@ set -eu
 . "$ORCH_BUNDLE/lib.sh"
 # shellcheck source=playbooks/host/containers.sh
 . "$ORCH_BUNDLE/containers.sh"
+# shellcheck source=playbooks/host/revision.sh
+. "$ORCH_BUNDLE/revision.sh"
 TOOL='' SERVICE='' DB_SERVICE='' DB_NAME='' DB_USER=''
 # shellcheck source=/dev/null
 . "$ORCH_STEP/params"
 
 [ "$TOOL" = alembic ] || exit 0
 
-# Where the schema is, asked while the image is looked at.
-: >revision
+# Where the schema is, asked (if pull hasn't) while the image is looked at.
 asking=''
 if [ -n "$DB_SERVICE" ]; then
-  {
-    database=$(running_container "$DB_SERVICE" </dev/null)
-    [ -z "$database" ] || { pg_query "$database" 60 && printf '%s' "$pg_answer" >revision; }
-  } <<'SQL' &
-select 'select version_num from public.alembic_version order by 1' where to_regclass('public.alembic_version') is not null
-\gexec
-SQL
+  await_revision </dev/null &
   asking=$!
 fi
 
@@ -85,7 +80,9 @@ if container=$(one_off create "$image" true); then
 fi
 
 [ -z "$asking" ] || wait "$asking" || die "The schema's revision can't be read from $DB_SERVICE."
-here=$(paste -s -d ' ' revision)
+here=''
+[ ! -s "$ORCH_DEPLOYMENT/revision" ] || here=$(paste -s -d ' ' "$ORCH_DEPLOYMENT/revision")
+rm -f "$ORCH_DEPLOYMENT/revision"
 fact revision "$(json_string "$here")"
 [ -z "$removing" ] || wait "$removing" || : # by its label it is found again
 [ -n "$history" ] || history=$(one_off run --rm "$image" alembic history) || {

@@ -79,11 +79,15 @@ fi
 sed '/^\(TARGET\|ACCEPT_DATA_LOSS\|HEAD\)=/d' "$ORCH_STEP/params" | write_atomically "$ORCH_RELEASE/migrate"
 await_baseline # a database that doesn't run is started
 find_database || [ -z "$DB_SERVICE" ] || die "The database's service, $DB_SERVICE, doesn't run. Nothing was changed."
-# What the backup has seen holds if it was the step right before this one.
+# What the backup has seen holds if it was the step right before this one, or nothing but the seal lies between.
 number=${ORCH_STEP##*/}
 number=1${number%%-*}
+# STEPS: what stands so many steps before this one.
+earlier() { echo "$ORCH_DEPLOYMENT/$(printf '%02d' $((number - 100 - $1)))"-*; }
+seen=$(earlier 1)
+case $seen in *-seal) [ ! -e "$seen/effective.json" ] || seen=$(earlier 2) ;; esac
 before=''
-[ "$TOOL" != alembic ] || before=$(cat "$ORCH_DEPLOYMENT/$(printf '%02d' $((number - 101)))"-*/seen-revision 2>/dev/null) || before=''
+[ "$TOOL" != alembic ] || before=$(cat "$seen/seen-revision" 2>/dev/null) || before=''
 [ -n "$before" ] || before=$(read_revision "$ORCH_N") || die "The schema's revision can't be read. Nothing was changed."
 printf '%s\n' "$before" | write_atomically "$ORCH_STEP/before"
 fact before "$(json_string "$before")"
@@ -95,12 +99,14 @@ if [ -n "$HEAD" ] && [ "$before" = "$HEAD" ]; then
 fi
 
 : | write_atomically "$ORCH_STEP/began"
+prepare_question $((TIMEOUT + 120))
 eval "set -- $ORCH_N $UP"
 one_off_within "$TIMEOUT" "$@" && rc=0 || rc=$?
 if [ "$rc" != 0 ]; then
   remove_one_offs
   if database_container; then end_sessions "$database" || say 'sessions of the migration are still open'; fi
 fi
+put_question
 after=$(read_revision "$ORCH_N") || after=unknown
 fact after "$(json_string "$after")"
 printf '%s\n' "$after" | write_atomically "$ORCH_STEP/after"

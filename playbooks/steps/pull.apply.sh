@@ -7,7 +7,11 @@ set -eu
 . "$ORCH_BUNDLE/releases.sh"
 # shellcheck source=playbooks/host/registry.sh
 . "$ORCH_BUNDLE/registry.sh"
-PULL_TIMEOUT=600 SERVER='' USERNAME='' KEPT=''
+# shellcheck source=playbooks/host/containers.sh
+. "$ORCH_BUNDLE/containers.sh"
+# shellcheck source=playbooks/host/revision.sh
+. "$ORCH_BUNDLE/revision.sh"
+PULL_TIMEOUT=600 SERVER='' USERNAME='' KEPT='' DB_SERVICE='' DB_NAME='' DB_USER=''
 # shellcheck source=/dev/null
 . "$ORCH_STEP/params"
 at_once=4
@@ -38,6 +42,13 @@ while IFS='|' read -r service directory reference; do
   esac
   printf '%s|%s|%s\n' "$service" "$directory" "$reference"
 done <services >images
+
+# What the step behind this one asks the database takes a while: begun now, in the background (with the user's own Docker settings).
+if [ -n "$DB_SERVICE" ]; then
+  rm -f "$ORCH_DEPLOYMENT/revision"
+  ask_revision >/dev/null 2>&1 &
+  if process_identity "$!"; then echo "$REPLY" >"$ORCH_DEPLOYMENT/asking"; fi
+fi
 
 # Log-in: the password comes from a file and goes to a file in memory, both gone at the end.
 if [ -n "$SERVER" ]; then

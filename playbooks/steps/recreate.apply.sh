@@ -48,13 +48,14 @@ publish "$ORCH_STEP/running" "$ORCH_STEP/before" "$ORCH_DEPLOYMENT/started-new"
 mkfifo "$ORCH_STEP/events"
 since=$(date +%s.%N)
 docker events --since "$since" --filter "label=com.docker.compose.project=$ORCH_PROJECT" --filter type=container \
-  --filter event=create --filter event=die --filter event=rename \
+  --filter event=create --filter event=die --filter event=rename --filter event=start \
   --format '{{.Action}} {{.ID}} {{.TimeNano}} {{index .Actor.Attributes "com.docker.compose.service"}} {{index .Actor.Attributes "com.docker.compose.oneoff"}}' \
   >"$ORCH_STEP/events" &
 events=$!
 children="$children $events"
 : >"$ORCH_STEP/policies"
 : >"$ORCH_STEP/died"
+: >"$ORCH_STEP/started"
 tame() {
   policy=$(docker inspect -f '{{.HostConfig.RestartPolicy.Name}}:{{.HostConfig.RestartPolicy.MaximumRetryCount}}' "$1")
   policy=${policy%:0}
@@ -67,6 +68,7 @@ while read -r action id nano service one_off; do
   create) tame "$id" ;;
   rename) ! grep -q "^$id " "$ORCH_STEP/policies" || docker start "$id" >/dev/null || : ;; # tried again below, where it counts
   die) printf '%s %s %s\n' "$id" "$service" "${nano%??????}" >>"$ORCH_STEP/died" ;;
+  start) printf '%s %s\n' "$id" "${nano%??????}" >>"$ORCH_STEP/started" ;;
   esac
 done <"$ORCH_STEP/events" &
 watcher=$!
@@ -96,15 +98,17 @@ fi
 # Which services came up together: the unit that starts the release at boot brings them up so, too.
 mkdir -p "$ORCH_RELEASE/recreate"
 step=${ORCH_STEP##*/}
-printf '%s\n' "$SERVICES" | write_atomically "$ORCH_RELEASE/recreate/${step#*-}"
+together=$ORCH_RELEASE/recreate/${step#*-}
+printf '%s\n' "$SERVICES" >"$together.new.$$"
 {
   [ ! -f "$ORCH_DEPLOYMENT/restart-policies" ] || cat "$ORCH_DEPLOYMENT/restart-policies"
   cat "$ORCH_STEP/policies"
-} | write_atomically "$ORCH_DEPLOYMENT/restart-policies"
+} >"$ORCH_DEPLOYMENT/restart-policies.new.$$"
 {
   [ ! -f "$ORCH_DEPLOYMENT/stopped" ] || cat "$ORCH_DEPLOYMENT/stopped"
   awk 'FILENAME == ARGV[1] { old[$1] = 1; next } $1 in old { print $2, $3 }' "$ORCH_STEP/before" "$ORCH_STEP/died"
-} | write_atomically "$ORCH_DEPLOYMENT/stopped"
+} >"$ORCH_DEPLOYMENT/stopped.new.$$"
+publish "$together" "$ORCH_DEPLOYMENT/restart-policies" "$ORCH_DEPLOYMENT/stopped"
 
 new='' unchanged='' json='' started_ms=''
 while read -r id service _; do
@@ -118,7 +122,8 @@ $id
     ;;
   esac
   new="$new $service"
-  started=$(to_ms "$(docker inspect -f '{{.State.StartedAt}}' "$id")")
+  started=$(awk -v id="$id" '$1 == id { ms = $2 } END { print ms }' "$ORCH_STEP/started")
+  [ -n "$started" ] || started=$(to_ms "$(docker inspect -f '{{.State.StartedAt}}' "$id")") # the events had ended by then
   if [ -z "$started_ms" ] || [ "$started" -gt "$started_ms" ]; then started_ms=$started; fi
   json="$json${json:+,}$(json_string "$service"):$(json_string "$id")"
 done <<EOT

@@ -5,6 +5,9 @@ set -eu
 . "$ORCH_BUNDLE/lib.sh"
 # shellcheck source=/dev/null
 . "$ORCH_STEP/params"
+# Read by Compose while the rest is written.
+compose --project-directory "$ORCH_RELEASE" -f "$ORCH_STEP/effective.json" config -q 2>config.err &
+reading=$!
 tab=$(printf '\t')
 files=$ORCH_OPT/files
 mkdir -p "$files"
@@ -27,11 +30,12 @@ while IFS=$tab read -r hash path; do
   mv -T "$files/$hash.new" "$files/$hash"
   sync "$files"
 done <mounts
-write_atomically "$ORCH_RELEASE/images.yml" <images.yml
-write_atomically "$ORCH_RELEASE/effective.json" <effective.json
-if ! compose --project-directory "$ORCH_RELEASE" -f "$ORCH_RELEASE/effective.json" config -q 2>config.err; then
+for name in images.yml effective.json release.json; do
+  cat "$name" >"$ORCH_RELEASE/$name.new.$$"
+done
+publish "$ORCH_RELEASE/images.yml" "$ORCH_RELEASE/effective.json" "$ORCH_RELEASE/release.json"
+if ! wait "$reading"; then
   cat config.err >&2
   die 'Compose cannot read the configuration that was made for this release (above). Nothing was changed.'
 fi
-write_atomically "$ORCH_RELEASE/release.json" <release.json
 rm -f config.err
