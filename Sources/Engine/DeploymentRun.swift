@@ -414,7 +414,8 @@ public actor DeploymentRun {
   // MARK: - Steps
 
   /// Sends a batch. The next `pump` sees it run.
-  func send(_ batch: StepBatch, specs batchSpecs: [String: StepSpec], seal: Bool) async throws {
+  /// - Parameter isAwaited: false: the host has work until it comes.
+  func send(_ batch: StepBatch, specs batchSpecs: [String: StepSpec], seal: Bool, isAwaited: Bool = true) async throws {
     guard let number else { return }
     specs.merge(batchSpecs) { $1 }
     if takenAhead {
@@ -423,7 +424,7 @@ public actor DeploymentRun {
       return
     }
     let tar = batch.tar
-    roundTrips += 1
+    if isAwaited { roundTrips += 1 }
     if !batch.isEmpty {
       try check(try await persist("steps \(number) \(tar.count)", body: tar), "the steps were refused")
     }
