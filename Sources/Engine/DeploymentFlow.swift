@@ -150,7 +150,7 @@ extension DeploymentRun {
   }
 
   func end(reason: String) async throws {
-    await interrupt(reason: reason)
+    await abort(reason: reason)
     while try await !pump() {}
   }
 

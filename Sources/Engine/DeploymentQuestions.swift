@@ -31,18 +31,17 @@ extension DeploymentRun {
   private func askAbortOrDetach(reason: String) async {
     while reader.outcome == nil, !reader.committed, reader.undoText == nil {
       let environment = request.inventory.environment
-      let step = reader.step.map { "the step \($0) runs to its end, then " } ?? ""
       let question = DeploymentQuestion(
         id: "stop",
         text: """
           Interrupted; the deployment goes on until you choose. \(Self.secondTime).
-            abort   \(step)the host undoes: \(fromVersion.map { "\($0) stays" } ?? "nothing runs, as before")
+            abort   \(abortText)
             detach  the host goes on without this client: orchestrate attach \(environment) shows how it ends
           Abort or detach?
           """, choices: ["abort", "detach"], timeout: 300)
       // A connection that is lost is told by whoever reads the log.
       guard let answer = try? await answer(to: question) else { return }
-      if answer == "abort" { return await interrupt(reason: reason) }
+      if answer == "abort" { return await abort(reason: reason) }
       if answer == "detach" { return await detachWhenPossible() }
     }
   }

@@ -118,8 +118,23 @@ public actor DeploymentRun {
     return summary
   }
 
-  /// First kind of Ctrl-C: the running step ends, then the host undoes. Returns at once; `run` goes on to tell the outcome.
+  /// First kind of Ctrl-C: the running step ends, then the host undoes. Says so, since whoever interrupts may kill us before that is done (a cancelled CI
+  /// job), and returns at once; `run` goes on to tell the outcome.
   public func interrupt(reason: String) async {
+    if interrupted == nil, number != nil, reader.outcome == nil, !reader.committed, reader.undoText == nil {
+      let environment = request.inventory.environment
+      emit(.notice(host: host, text: "\(reason): \(abortText); orchestrate attach \(environment) shows it, too"))
+    }
+    await abort(reason: reason)
+  }
+
+  /// What becomes of an abort, in words.
+  var abortText: String {
+    let step = reader.step.map { "the step \($0) runs to its end, then " } ?? ""
+    return "\(step)the host undoes: \(fromVersion.map { "\($0) stays" } ?? "nothing runs, as before")"
+  }
+
+  func abort(reason: String) async {
     if isWatching { return await leaveWatch() }
     guard interrupted == nil else { return }
     interrupted = reason

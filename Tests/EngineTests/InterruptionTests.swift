@@ -42,12 +42,21 @@ import Testing
 
   @Test func anInterruptionEndsAQuestion() async throws {
     let asked = AsyncStream<Void>.makeStream()
+    let notices = Mutex<[String]>([])
     let run = await run(
       try interactive(), whenAsked: Self.forever,
-      emit: { if case .asked = $0 { asked.continuation.yield() } })
+      emit: {
+        if case .asked = $0 { asked.continuation.yield() }
+        if case .notice(_, let text) = $0 { notices.withLock { $0.append(text) } }
+      })
     async let summary = run.run()
     for await _ in asked.stream { break }
     await run.interrupt(reason: "interrupted by Ctrl-C")
+    await run.interrupt(reason: "interrupted by Ctrl-C")
+    #expect(
+      notices.withLock { $0 } == [
+        "interrupted by Ctrl-C: the host undoes: nothing runs, as before; orchestrate attach prod shows it, too"
+      ])
     #expect(await summary.exitStatus == 1)
     #expect(await summary.problem?.summary == "interrupted by Ctrl-C")
   }

@@ -190,6 +190,26 @@ def queued(project):
     raise AssertionError((events, second.communicate()))
 
 
+def test_a_cancelled_ci_job_says_how_it_ends(running):
+    """GitHub's cancel (facts of actions/runner: SIGINT, 7.5 s, SIGTERM, 2.5 s, SIGKILL) comes in the gate, which takes longer than that."""
+    client = running.start("deploy", "prod", SLOW, "--lease", f"{LEASE}s", CI="true", GITHUB_ACTIONS="true")
+    wait_for_step(running, "health", client)
+    for number, seconds in ((signal.SIGINT, 7.5), (signal.SIGTERM, 2.5), (signal.SIGKILL, 5)):
+        client.send_signal(number)
+        try:
+            client.wait(seconds)
+            break
+        except subprocess.TimeoutExpired:
+            continue
+    out, err = client.communicate()
+    assert client.returncode == 7, (client.returncode, (out + err)[-3000:])
+    assert f"the step health runs to its end, then the host undoes: {BEFORE} stays" in out + err
+    assert "orchestrate attach prod" in err
+    assert settled(running, 60) == BEFORE
+    consistent(running, BEFORE)
+    running.run("attach", "prod").expect(3)
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "ctrl-c"])
 def test_who_waits_for_the_lock_is_told_and_leaves_no_runner_behind(running, how):
     first, second, events = queued(running)
