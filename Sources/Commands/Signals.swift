@@ -22,21 +22,29 @@ enum Signals {
   /// - Parameter unlessIgnored: what whoever started the process had ignored stays so, and the answer is false.
   @discardableResult
   static func take(_ number: Int32, unlessIgnored: Bool = false, _ body: @escaping Body) -> Bool {
+    if unlessIgnored, isIgnored(number) { return false }
     bodies.withLock { bodies in
       if writingEnd.load(ordering: .acquiring) < 0 { writingEnd.store(startReader(), ordering: .releasing) }
       bodies[number] = body
     }
-    let before = signal(number) { number in
+    signal(number) { number in
       let saved = errno
       var byte = UInt8(truncatingIfNeeded: number)
       _ = write(Signals.writingEnd.load(ordering: .acquiring), &byte, 1)
       errno = saved
     }
-    let wasIgnored = unsafeBitCast(before, to: Int.self) == unsafeBitCast(SIG_IGN, to: Int.self)
-    guard unlessIgnored, wasIgnored else { return true }
-    signal(number, SIG_IGN)
-    bodies.withLock { $0[number] = nil }
-    return false
+    return true
+  }
+
+  private static func isIgnored(_ number: Int32) -> Bool {
+    var action = sigaction()
+    sigaction(number, nil, &action)
+    #if canImport(Darwin)
+      let handler = action.__sigaction_u.__sa_handler
+    #else
+      let handler = action.__sigaction_handler.sa_handler
+    #endif
+    return unsafeBitCast(handler, to: Int.self) == unsafeBitCast(SIG_IGN, to: Int.self)
   }
 
   /// Puts the default action back.

@@ -65,6 +65,8 @@ extension DeploymentRun {
 
     let plan = try preparation.plan(steps: request.playbook.steps, leftOut: leftOut, catalog: catalog)
     emit(.planned(plan))
+    // The backup that is being made is waited for: what is wrong is told before.
+    if ahead != nil { for problem in plan.problems { emit(.warning(host: host, text: problem)) } }
     try refuse(problems: plan.problems)
     if plan.isEmpty && preparation.from == preparation.context.version {
       nothingToDo = true

@@ -420,11 +420,14 @@ enum Fixtures {
 
   /// A plan that is refused then leaves a restore point, and nothing else.
   @Test func aPlanIsRefusedBehindTheRestorePoint() async throws {
-    let host = ScriptedHost()
+    let host = ScriptedHost(), events = Events()
     var catalog = Fixtures.catalog(changes: [Change(.delete, "volume", losesData: true)])
     catalog.goesAhead = { spec, _ in spec.kind == .backup }
-    let refused = try await deploy(host, catalog: catalog)
+    let refused = try await deploy(host, catalog: catalog, events: events)
     #expect(refused.exitStatus == 1 && refused.outcome == .unchanged)
+    let batches = await host.messages.filter { $0.hasPrefix("steps ") }
+    #expect(batches.count == 2)
+    #expect(!events.names { if case .stepStarted(_, let step) = $0 { step } else { nil } }.contains("seal"))
   }
 
   /// The same version again: nothing is made that nobody needs.

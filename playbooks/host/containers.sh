@@ -115,6 +115,11 @@ export PGUSER PGDATABASE
 # As soon as the server accepts connections, at most $3 seconds from now (else status 124).
 pg_session=$pg_login$pg_await$pg_target
 
+# For psql: the revisions in Alembic's table, a line each; nothing where there is no such table.
+# shellcheck disable=SC2034 # for those who source it
+revisions_sql="select 'select version_num from public.alembic_version order by 1' where to_regclass('public.alembic_version') is not null
+\\gexec"
+
 # pg_query CONTAINER SECONDS: runs stdin (SQL) as soon as the server accepts connections, all in one go, since each `docker exec` costs more than
 # the query. Sets pg_answer, pg_tool (pg_dump's version), and DB_NAME and DB_USER, where they are empty. Status 124: not done in time.
 pg_query() {

@@ -18,13 +18,9 @@ docker_key() {
   REPLY="$REPLY $(stat -L -c '%n %i %s %Y' "$(command -v docker)" "$compose_program" /var/run/docker.pid 2>/dev/null | paste -s -d ' ' -)"
 }
 
-# What was noted of them: to ask means to start every plugin. Only the engine is asked, whether it answers.
+# What was noted of them: to ask means to start every plugin. Fails if it is of others, or the engine doesn't answer.
 told_before() {
-  [ -s "$ORCH_STATE/docker" ] && [ -L "$ORCH_OPT/current" ] || return 1
-  timeout 10 docker version --format 'docker_server={{.Server.Version}}' 2>/dev/null &
-  answering=$!
-  docker_key || return 1
-  key=$REPLY
+  [ -n "$answering" ] && [ -n "$key" ] || return 1
   first_line "$ORCH_STATE/docker"
   [ "$REPLY" = "$key" ] || return 1
   echo noted=1
@@ -32,22 +28,29 @@ told_before() {
   wait "$answering"
 }
 
-# CLIENT ROOT COMPOSE: for the next time. Without space, or a directory, there is no note.
+# KEY CLIENT ROOT COMPOSE: for the next time, if it is still so. Without space there is no note.
 note_docker() {
-  [ -n "$1" ] && [ -n "$2" ] && [ -n "$3" ] && docker_key || return 0
-  if printf '%s\ndocker_client=%s\ndocker_root=%s\ncompose=%s\n' "$REPLY" "$1" "$2" "$3" 2>/dev/null >"$ORCH_STATE/docker.new.$$"; then
+  [ -n "$1" ] && [ -n "$2" ] && [ -n "$3" ] && [ -n "$4" ] && docker_key && [ "$REPLY" = "$1" ] || return 0
+  if printf '%s\ndocker_client=%s\ndocker_root=%s\ncompose=%s\n' "$@" 2>/dev/null >"$ORCH_STATE/docker.new.$$"; then
     mv "$ORCH_STATE/docker.new.$$" "$ORCH_STATE/docker"
   else
     rm -f "$ORCH_STATE/docker.new.$$"
   fi
 }
 
-answering=''
-
 # Lines key=value on stdout, and what the client program complains about. None of it goes through a file: a full disk has an answer too.
 ask_docker() {
   command -v docker >/dev/null || return 0
   echo asked=1
+  # Where there is a note only the engine is asked, whether it answers.
+  answering=''
+  if [ -s "$ORCH_STATE/docker" ] && [ -L "$ORCH_OPT/current" ]; then
+    timeout 10 docker version --format 'docker_server={{.Server.Version}}' 2>/dev/null &
+    answering=$!
+  fi
+  key=''
+  ! docker_key || key=$REPLY
+  echo "key=$key"
   ! told_before || return 0
   [ -z "$answering" ] || wait "$answering" || : # what it says is asked for again
   printf '\nagain=1\n'
@@ -107,9 +110,9 @@ control_group() {
 # The rest, while Docker thinks; its answers on 3.
 tell() {
   printf 'uid=%s\nuser=%s\ngroups=%s\n' "$(id -u)" "$(id -un)" "$(id -Gn)"
-  # Where it has installed units for this project it isn't asked for its own sake; bootstrap wants it for more than that.
-  case $base in */orchestrate-host) units='' ;; *) units=$ORCH_STATE/unit ;; esac
-  if [ -s "$units" ] || sudo -n true 2>/dev/null; then echo sudo=1; else echo sudo=0; fi
+  # Its answer comes among the others.
+  { if sudo -n true 2>/dev/null; then echo sudo=1; else echo sudo=0; fi; } 3<&- &
+  sudo=$!
   echo "sudo_user=${SUDO_USER-}"
   first_line /proc/sys/kernel/random/boot_id
   echo "boot_id=$REPLY"
@@ -154,12 +157,13 @@ tell() {
   done
   if [ -e "$ORCH_STATE/runner.pid" ] && runner_alive; then echo locked=1; else echo locked=0; fi
 
-  asked='' noted='' client='' server='' root='' compose='' error='' words='' volumes=''
+  asked='' noted='' key='' client='' server='' root='' compose='' error='' words='' volumes=''
   while IFS= read -r line <&3; do
     value=${line#*=}
     case $line in
       asked=*) asked=1 ;;
       noted=*) noted=1 ;;
+      key=*) key=$value ;;
       again=*) noted='' client='' server='' root='' compose='' error='' words='' ;;
       docker_client=*) client=$value ;;
       docker_server=*) server=$value ;;
@@ -176,7 +180,7 @@ tell() {
   printf 'docker_client=%s\ndocker_server=%s\ndocker_error=%s\ndocker_root=%s\ncompose=%s\nvolumes=%s\n' \
     "$client" "$server" "$error" "$root" "$compose" "$volumes"
 
-  [ -n "$noted" ] || [ ! -d "$ORCH_STATE" ] || note_docker "$client" "$root" "$compose"
+  [ -n "$noted" ] || [ ! -d "$ORCH_STATE" ] || note_docker "$key" "$client" "$root" "$compose"
 
   existing "$ORCH_STATE"
   state=$REPLY
@@ -192,6 +196,7 @@ tell() {
     printf "disk.$1.%s=%s\n" available "$available" size "$size" inodes "$inodes" device "$device"
     shift 2
   done
+  wait "$sudo"
 }
 
 ask_docker </dev/null 2>&1 | tell 3<&0 </dev/null

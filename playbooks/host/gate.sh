@@ -136,10 +136,13 @@ gate_examine() {
 # gives, and only where there is none, or it doesn't answer, what is the matter.
 gate_first_look() {
   if [ "$gate_mode" = look ]; then
-    [ -n "$gate_guessed" ] || [ "$PROBE" = container ] || gate_state="$ORCH_PROJECT-$SERVICE-1 - running - 0 false 0"
+    if [ -z "$gate_guessed" ] && [ "$PROBE" != container ] && ! grep -qs '"container_name"' "${gate_images%/*}/effective.json"; then
+      gate_state="$ORCH_PROJECT-$SERVICE-1 - running - 0 false 0"
+    fi
     gate_guessed=1
     return
   fi
+  case $SERVICE in *.*) return 0 ;; esac # a pattern, below
   gate_made=$(cat "$ORCH_DEPLOYMENT"/[0-9]*/facts 2>/dev/null | sed -n "s/^\"containers\":{.*\"$SERVICE\":\"\([0-9a-f]*\)\".*/\1/p" | tail -n 1)
   [ -z "$gate_made" ] || gate_state=$(gate_inspect "$gate_made") || gate_state=''
 }
@@ -155,6 +158,9 @@ gate_check_image() {
     END { gsub("\"", "", id); gsub("\"", "", tag); if (id != "") print id, tag }' "$gate_images")
   [ -n "$gate_wanted" ] || return 0
   gate_wanted_id=${gate_wanted%% *} gate_wanted=${gate_wanted#* }
+  [ "$gate_wanted_id" != "$gate_image" ] || return 0
+  # A store that was exchanged since names the same image otherwise.
+  gate_wanted_id=$(docker image inspect -f '{{.Id}}' "$gate_wanted" 2>/dev/null) || gate_wanted_id=none
   [ "$gate_wanted_id" = "$gate_image" ] || {
     gate_fail "$SERVICE runs the image $gate_image, the release names $gate_wanted ($gate_wanted_id)"
     return 1

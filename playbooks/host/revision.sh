@@ -2,14 +2,20 @@
 # migrate-probe, which wants to know. DB_SERVICE, DB_NAME and DB_USER are theirs.
 # shellcheck shell=sh
 
-# ask_revision: the revisions, a line each, become the deployment's file `revision`; empty where there is no table, or nothing that runs.
+# ask_revision [ahead]: the revisions, a line each, become the deployment's file `revision`; empty where there is no table, or nothing that runs
+# (ahead: then there is no file, since it may run again by the time when that counts).
+# shellcheck disable=SC2120 # pull's word
 ask_revision() {
   revision_of=$(running_container "$DB_SERVICE" </dev/null)
   pg_answer=''
-  [ -z "$revision_of" ] || pg_query "$revision_of" 60 <<'SQL' || return 1
-select 'select version_num from public.alembic_version order by 1' where to_regclass('public.alembic_version') is not null
-\gexec
+  if [ -n "$revision_of" ]; then
+    # shellcheck disable=SC2154 # set by containers.sh
+    pg_query "$revision_of" 60 <<SQL || return 1
+$revisions_sql
 SQL
+  elif [ "${1-}" = ahead ]; then
+    return 1
+  fi
   printf '%s' "$pg_answer" >"$ORCH_DEPLOYMENT/revision.new"
   mv "$ORCH_DEPLOYMENT/revision.new" "$ORCH_DEPLOYMENT/revision"
 }
@@ -20,5 +26,6 @@ await_revision() {
   rm -f "$ORCH_DEPLOYMENT/asking"
   asked_by=$REPLY
   while [ ! -e "$ORCH_DEPLOYMENT/revision" ] && process_alive "$asked_by"; do sleep 0.02; done
+  # shellcheck disable=SC2119 # none of ours
   [ -e "$ORCH_DEPLOYMENT/revision" ] || ask_revision
 }

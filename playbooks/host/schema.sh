@@ -20,21 +20,35 @@ one_off_within() {
   one_off_seconds=$1
   shift
   rm -f "$ORCH_STEP/late"
-  (
-    trap 'exit 0' TERM
-    sleep "$one_off_seconds" &
-    nap=$!
-    trap 'kill "$nap"; exit 0' TERM
-    wait "$nap"
-    : >"$ORCH_STEP/late"
-    remove_one_offs
-  ) &
-  one_off_dog=$!
+  later "$one_off_seconds" too_late
   one_off "$@" && one_off_rc=0 || one_off_rc=$?
-  kill "$one_off_dog" 2>/dev/null || : # it may have done its work
-  wait "$one_off_dog" || :             # its status says nothing
+  call_off
   [ ! -f "$ORCH_STEP/late" ] || return 124
   return "$one_off_rc"
+}
+
+too_late() {
+  : >"$ORCH_STEP/late"
+  remove_one_offs
+}
+
+# later SECONDS COMMAND…: does that then, in the background, unless call_off comes first. One at a time.
+later() {
+  (
+    trap 'exit 0' TERM
+    sleep "$1" &
+    nap=$!
+    trap 'kill "$nap"; exit 0' TERM
+    shift
+    wait "$nap"
+    "$@"
+  ) &
+  later_pid=$!
+}
+
+call_off() {
+  kill "$later_pid" 2>/dev/null || : # it may have done its work
+  wait "$later_pid" || :             # its status says nothing
 }
 
 # find_database: sets database; starts a database that doesn't run, as after a reboot. Fails if there is none. Asked once by the script itself,
@@ -57,32 +71,35 @@ database_container() {
   [ -n "$pg_tool" ] || pg_ready "$database" 120
 }
 
+# shellcheck disable=SC2154 # set by containers.sh
 revision_sql="select 'found' where to_regclass('public.alembic_version') is not null;
 select 'empty' where not exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace
   where c.relkind = 'r' and n.nspname !~ '^pg_' and n.nspname <> 'information_schema');
-select 'select version_num from public.alembic_version order by 1' where to_regclass('public.alembic_version') is not null
-\\gexec"
+$revisions_sql"
 
-# prepare_question SECONDS: one about the revision, got ready beside something that takes its time, and put by put_question: most of what it costs
-# is to get into the container. Nobody is connected until then. Nothing where not Alembic's table is what is asked. Both for the script itself.
+# prepare_question SECONDS: one about the revision, got ready beside something that takes at most so long, and put by put_question: most of what it
+# costs is to get into the container. Nobody is connected until then. Nothing where not Alembic's table is what is asked. Both for the script itself.
 question='' pg_answered=''
 prepare_question() {
   if [ "$TOOL" != alembic ] || [ -z "$database" ]; then return 0; fi
   rm -f "$ORCH_STEP/question"
   mkfifo "$ORCH_STEP/question"
+  exec 4<>"$ORCH_STEP/question" # before whoever reads: what is written stays for it
   # shellcheck disable=SC2016,SC2154 # expanded inside the container; set by containers.sh
-  timeout --foreground "$1" docker exec -i "$database" sh -c "$pg_login$pg_target"'read -r go || exit 1
-exec psql -X -q -A -t -v ON_ERROR_STOP=1' sh "orch-$ORCH_N" "$DB_NAME" "$DB_USER" <"$ORCH_STEP/question" >"$ORCH_STEP/answer" 2>/dev/null &
+  timeout --foreground $(($1 + 60)) docker exec -i -e 'PGOPTIONS=-c lock_timeout=10s -c statement_timeout=20s' "$database" sh -c "$pg_login$pg_target"'read -r go || exit 1
+exec timeout 30 psql -X -q -A -t -v ON_ERROR_STOP=1' sh "orch-$ORCH_N" "$DB_NAME" "$DB_USER" \
+    <"$ORCH_STEP/question" >"$ORCH_STEP/answer" 2>/dev/null 4>&- &
   question=$!
-  exec 4<>"$ORCH_STEP/question"
 }
 
-# put_question: what it is answered stands in pg_answer for the next read_revision, which asks for itself where it was in vain.
+# put_question: what it is answered stands in pg_answer for the next read_revision, which asks for itself where it was in vain (the container hangs).
 put_question() {
   [ -n "$question" ] || return 0
   printf 'go\n%s\n\\q\n' "$revision_sql" >&4
   exec 4>&-
+  later 40 kill "$question"
   if wait "$question" && pg_answer=$(cat "$ORCH_STEP/answer"); then pg_answered=1; fi
+  call_off
   question=''
   rm -f "$ORCH_STEP/question" "$ORCH_STEP/answer"
 }

@@ -99,7 +99,7 @@ if [ -n "$HEAD" ] && [ "$before" = "$HEAD" ]; then
 fi
 
 : | write_atomically "$ORCH_STEP/began"
-prepare_question $((TIMEOUT + 120))
+prepare_question "$TIMEOUT"
 eval "set -- $ORCH_N $UP"
 one_off_within "$TIMEOUT" "$@" && rc=0 || rc=$?
 if [ "$rc" != 0 ]; then

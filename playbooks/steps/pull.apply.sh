@@ -46,7 +46,7 @@ done <services >images
 # What the step behind this one asks the database takes a while: begun now, in the background (with the user's own Docker settings).
 if [ -n "$DB_SERVICE" ]; then
   rm -f "$ORCH_DEPLOYMENT/revision"
-  ask_revision >/dev/null 2>&1 &
+  ask_revision ahead >/dev/null 2>&1 &
   if process_identity "$!"; then echo "$REPLY" >"$ORCH_DEPLOYMENT/asking"; fi
 fi
 
