@@ -112,15 +112,6 @@ if [ "$rc" != 0 ]; then
   [ "$rc" != 124 ] || die "PostgreSQL in $SERVICE doesn't answer within 120 s: $(docker logs --tail 20 "$database" 2>&1)"
   die "The database in $SERVICE can't be read (above)."
 fi
-# Reads back what lies on the disk, once there is a line on 4: until then it gets into the container, while the dump goes on. Ends with us.
-rm -f "$ORCH_STEP/whole"
-mkfifo "$ORCH_STEP/whole"
-exec 4<>"$ORCH_STEP/whole"
-{
-  exec 4>&-
-  read -r _ && cat "$partial"
-} <"$ORCH_STEP/whole" | docker exec -i "$database" pg_restore -f /dev/null 2>"$partial.unread" 4>&- &
-reading=$!
 facts=$pg_answer
 server=$(printf '%s\n' "$facts" | sed -n 's/^S //p')
 bytes=$(printf '%s\n' "$facts" | sed -n 's/^B //p')
@@ -132,9 +123,8 @@ if [ -z "$revision" ] && [ -n "$ORCH_PREVIOUS" ]; then
   revision=$(cat "$ORCH_OPT/releases/$ORCH_PREVIOUS/schema" 2>/dev/null) || revision=''
 fi
 if [ -z "$rows" ]; then
-  exec 4>&-
-  wait "$dumping" "$reading" || : # nothing is lost
-  rm -f "$partial" "$partial.errors" "$partial.unread"
+  wait "$dumping" || : # nothing is lost
+  rm -f "$partial" "$partial.errors"
   rmdir "$backups" 2>/dev/null || : # others are there
   say "the database $DB_NAME is empty: nothing to back up"
   fact backup null
@@ -149,6 +139,17 @@ dump_failed() {
   fi
   die "pg_dump failed: $(cat "$partial.errors")"
 }
+
+# Reads back what lies on the disk, once there is a line on 4: until then it gets into the container, while the dump goes on. Ends with us.
+rm -f "$ORCH_STEP/whole"
+mkfifo "$ORCH_STEP/whole" || dump_failed
+exec 4<>"$ORCH_STEP/whole"
+{
+  exec 4>&-
+  read -r _ && cat "$partial"
+} <"$ORCH_STEP/whole" | docker exec -i "$database" pg_restore -f /dev/null 2>"$partial.unread" 4>&- &
+reading=$!
+
 compression=zstd:1
 [ "${pg_tool%%[!0-9]*}" -ge 16 ] || compression=1
 if ! wait "$dumping"; then
