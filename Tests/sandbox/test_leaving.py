@@ -204,7 +204,7 @@ def test_a_cancelled_ci_job_says_how_it_ends(running):
     out, err = client.communicate()
     assert client.returncode == 7, (client.returncode, (out + err)[-3000:])
     assert f"the step health runs to its end, then the host undoes: {BEFORE} stays" in out + err
-    assert "orchestrate attach prod" in err
+    assert "left at once" in out + err and "orchestrate attach prod" in out + err
     assert settled(running, 60) == BEFORE
     consistent(running, BEFORE)
     running.run("attach", "prod").expect(3)
