@@ -40,24 +40,34 @@ struct SecretsEditCommand: AsyncParsableCommand {
       context.narrate("interrupted; nothing was written\n")
       exitProcess(ExitStatus.failed.rawValue)
     }
-    defer {
-      interrupts.end()
-      space.remove()
-    }
+    defer { space.remove() }
     if !space.isInMemory {
       context.narrate("warning: no memory-backed storage here; the text lies in \(space.folder) while you edit\n")
     }
+    // Where this throws, the process ends, and until then a signal that has ended the editor still may reach us, too.
+    let changed = try await edited(in: space, as: name, offered, by: editor, into: &vault)
+    interrupts.end()
+    guard changed, vault.isChanged else {
+      context.narrate("nothing was changed, nothing was written\n")
+      return
+    }
+    try file.save(&vault, replacing: before)
+    context.narrate("written \(file.name)\n")
+  }
+
+  /// False: the text came back as it was.
+  private func edited(
+    in space: PlaintextSpace, as name: String, _ offered: String, by editor: Editor, into vault: inout Vault
+  ) async throws -> Bool {
+    let context = CommandContext.current
     let path = try space.write(name, offered)
     while true {
       try await editor.run(path)
       let edited = try space.read(name)
-      guard edited != offered else {
-        context.narrate("nothing was changed, nothing was written\n")
-        return
-      }
+      guard edited != offered else { return false }
       do {
         try vault.replace(plaintext: edited, file: name + " (edited)")
-        break
+        return true
       } catch {
         guard context.isInteractive else { throw ConfigurationError(error.diagnostics, isConfidential: true) }
         context.narrate(text(of: error.diagnostics, style: context.errorStyle))
@@ -67,11 +77,5 @@ struct SecretsEditCommand: AsyncParsableCommand {
         }
       }
     }
-    guard vault.isChanged else {
-      context.narrate("nothing was changed, nothing was written\n")
-      return
-    }
-    try file.save(&vault, replacing: before)
-    context.narrate("written \(file.name)\n")
   }
 }
