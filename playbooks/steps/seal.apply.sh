@@ -31,7 +31,10 @@ while IFS=$tab read -r hash path; do
   sync "$files"
 done <mounts
 for name in images.yml effective.json release.json; do
-  cat "$name" >"$ORCH_RELEASE/$name.new.$$"
+  cat "$name" >"$ORCH_RELEASE/$name.new.$$" || {
+    ! disk_full "$ORCH_OPT" || die "The disk is full: release $ORCH_N does not fit. orchestrate prune removes old releases and images."
+    exit 1
+  }
 done
 publish "$ORCH_RELEASE/images.yml" "$ORCH_RELEASE/effective.json" "$ORCH_RELEASE/release.json"
 if ! wait "$reading"; then
