@@ -54,19 +54,11 @@ extension DeploymentRun {
       try preparation.take(config: try await persist("get \(path)").foundText, path: path, catalog: catalog)
     }
     try refuse(problems: catalog.inspect(preparation.context).problems)
-    let ahead = try backupAhead(steps, behind: first)
-    if let ahead, let last = first.batch.directories.last {
-      try await send(ahead.batch, specs: ahead.specs, seal: false, isAwaited: false)
-      guard try await !pump(untilSuccess: last) else { return }
-    } else {
-      guard try await !pump(through: first.batch.directories) else { return }
-    }
+    guard try await !pump(through: first.batch.directories) else { return }
     preparation.takeImages(from: steps)
 
     let plan = try preparation.plan(steps: request.playbook.steps, leftOut: leftOut, catalog: catalog)
     emit(.planned(plan))
-    // The backup that is being made is waited for: what is wrong is told before.
-    if ahead != nil { for problem in plan.problems { emit(.warning(host: host, text: problem)) } }
     try refuse(problems: plan.problems)
     if plan.isEmpty && preparation.from == preparation.context.version {
       nothingToDo = true
@@ -75,11 +67,9 @@ extension DeploymentRun {
     }
     guard try await accepted(plan) else { return try await end(reason: "not accepted") }
 
-    var second = StepAssembly(first: (ahead ?? first).batch.following, catalog: catalog)
+    var second = StepAssembly(first: first.batch.following, catalog: catalog)
     try second.append(name: "seal", kind: "seal", catalog.seal, context: preparation.context)
-    var changing = steps.filter { spec in
-      spec.kind.phase > .prepare && ahead?.specs.values.contains { $0.name == spec.name } != true
-    }
+    var changing = steps.filter { $0.kind.phase > .prepare }
     if preparation.context.isGoneBackTo {
       for spec in changing where spec.kind == .migrate {
         let reason = "\(preparation.context.version) was gone back to and runs on the schema as it is"
@@ -91,18 +81,6 @@ extension DeploymentRun {
     if let back = try wayBack(behind: steps) { second.batch.carry(back) }
     _ = try await carryOut(second, seal: true)
     try await followWatch()
-  }
-
-  /// A restore point changes nothing of what runs: where nobody will be asked about the plan it is made while that is on its way. Nil: it comes
-  /// behind the plan.
-  private func backupAhead(_ steps: [StepSpec], behind first: StepAssembly) throws -> StepAssembly? {
-    guard request.assumeYes || !request.isInteractive, preparation.from != preparation.context.version,
-      let spec = steps.first(where: { $0.kind.phase > .prepare }), catalog.goesAhead(spec, preparation.context),
-      !steps.contains(where: { catalog.drain($0) != nil })
-    else { return nil }
-    var assembly = StepAssembly(first: first.batch.following, catalog: catalog)
-    try assembly.append(spec, context: preparation.context)
-    return assembly
   }
 
   /// The steps behind the plan, with the draining that the schema policy asks for before the backup.

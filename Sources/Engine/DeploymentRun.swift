@@ -429,8 +429,7 @@ public actor DeploymentRun {
   // MARK: - Steps
 
   /// Sends a batch. The next `pump` sees it run.
-  /// - Parameter isAwaited: false: the host has work until it comes.
-  func send(_ batch: StepBatch, specs batchSpecs: [String: StepSpec], seal: Bool, isAwaited: Bool = true) async throws {
+  func send(_ batch: StepBatch, specs batchSpecs: [String: StepSpec], seal: Bool) async throws {
     guard let number else { return }
     specs.merge(batchSpecs) { $1 }
     if takenAhead {
@@ -439,7 +438,7 @@ public actor DeploymentRun {
       return
     }
     let tar = batch.tar
-    if isAwaited { roundTrips += 1 }
+    roundTrips += 1
     if !batch.isEmpty {
       try check(try await persist("steps \(number) \(tar.count)", body: tar), "the steps were refused")
     }

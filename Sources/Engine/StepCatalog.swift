@@ -7,9 +7,6 @@ public struct StepCatalog: Sendable {
   public var seal: any StepKind
   /// Internal, before the backup where the schema policy needs writes to stop first (`down`, `restore`); nil: not needed.
   public var drain: @Sendable (StepSpec) -> (any StepKind)?
-  /// Whether the step may be done before the plan is known, if it is the first behind it: it changes nothing of what runs, and needs nothing that only the
-  /// plan brings.
-  public var goesAhead: @Sendable (StepSpec, StepContext) -> Bool
   /// Internal, before the plan: asks the new image which migrations are pending; nil: the step can't tell.
   public var probe: @Sendable (StepSpec) -> (any StepKind)?
   /// Internal, before the plan of a rollback: asks the database where the schema is; nil: it stays there anyway.
@@ -39,7 +36,6 @@ public struct StepCatalog: Sendable {
     kind: @escaping @Sendable (StepSpec) -> any StepKind, seal: any StepKind,
     drain: @escaping @Sendable (StepSpec) -> (any StepKind)?, probe: @escaping @Sendable (StepSpec) -> (any StepKind)?,
     schemaProbe: @escaping @Sendable (StepSpec) -> (any StepKind)? = { _ in nil },
-    goesAhead: @escaping @Sendable (StepSpec, StepContext) -> Bool = { _, _ in false },
     role: any StepKind, roleProbe: any StepKind,
     roles: @escaping @Sendable (ComposeConfig, Inventory, [ResolvedValue]) -> [String: String] = { _, _, _ in [:] },
     rotated: @escaping @Sendable (StepContext) -> RotatedConfig,
@@ -55,7 +51,6 @@ public struct StepCatalog: Sendable {
     self.drain = drain
     self.probe = probe
     self.schemaProbe = schemaProbe
-    self.goesAhead = goesAhead
     self.role = role
     self.roleProbe = roleProbe
     self.roles = roles

@@ -33,13 +33,6 @@ public struct BackupStep: StepKind {
       ])
   }
 
-  /// Whether all services that keep data run: it creates none, and so doesn't need the new configuration.
-  func findsAll(_ context: StepContext) -> Bool {
-    guard context.current != nil, let baseline = context.baseline, let service = service(context) else { return false }
-    let running = baseline.filter { $0["status"]?.stringValue == "running" }.compactMap { $0["service"]?.stringValue }
-    return (creates(context) + [service]).allSatisfy(running.contains)
-  }
-
   private func service(_ context: StepContext) -> String? { settings.service ?? context.inventory.services.database }
 
   /// The services that keep data: they exist before the application does, and no deployment restarts them.

@@ -22,10 +22,6 @@ extension StepCatalog {
         guard case .migrate(let settings) = spec.settings else { return nil }
         return SchemaProbeStep(settings: settings)
       },
-      goesAhead: { spec, context in
-        guard case .backup(let settings) = spec.settings else { return false }
-        return BackupStep(settings: settings).findsAll(context)
-      },
       role: RoleStep(), roleProbe: RoleProbeStep(), roles: { databaseRoles($0, $1, $2) },
       rotated: { rotatedConfig($0) }, carriedOver: { carriedConfig($0) },
       sealed: { SealStep(playbook: playbook).sealed($0) },

@@ -398,50 +398,6 @@ enum Fixtures {
     #expect(yes.exitStatus == 0)
   }
 
-  /// The host makes the restore point while the plan is on its way, where nobody is asked about it and no writes have to stop before.
-  @Test(arguments: [(false, false, true), (true, false, false), (false, true, false)])
-  func aRestorePointNeedsNoPlan(asks: Bool, drains: Bool, isAhead: Bool) async throws {
-    let host = ScriptedHost(), events = Events()
-    var request = try Fixtures.request(steps: "preflight release env pull backup migrate recreate health commit")
-    request.isInteractive = asks
-    var catalog = Fixtures.catalog()
-    catalog.goesAhead = { spec, _ in spec.kind == .backup }
-    if drains { catalog.drain = { $0.kind == .migrate ? Fixtures.Kind() : nil } }
-    let summary = try await deploy(host, request: request, catalog: catalog, answer: "yes", events: events)
-    #expect(summary.exitStatus == 0)
-    let started = events.names { if case .stepStarted(_, let step) = $0 { step } else { nil } }
-    let behind = ["seal"] + (drains ? ["drain"] : []) + ["backup"]
-    #expect(
-      started == ["preflight", "release", "env", "pull"] + (isAhead ? ["backup", "seal"] : behind)
-        + ["migrate", "recreate", "health"])
-    let trips = summary.roundTrips
-    #expect(trips == 5)
-  }
-
-  /// A plan that is refused then leaves a restore point, and nothing else.
-  @Test func aPlanIsRefusedBehindTheRestorePoint() async throws {
-    let host = ScriptedHost(), events = Events()
-    var catalog = Fixtures.catalog(changes: [Change(.delete, "volume", losesData: true)])
-    catalog.goesAhead = { spec, _ in spec.kind == .backup }
-    let refused = try await deploy(host, catalog: catalog, events: events)
-    #expect(refused.exitStatus == 1 && refused.outcome == .unchanged)
-    let batches = await host.messages.filter { $0.hasPrefix("steps ") }
-    #expect(batches.count == 2)
-    #expect(!events.names { if case .stepStarted(_, let step) = $0 { step } else { nil } }.contains("seal"))
-  }
-
-  /// The same version again: nothing is made that nobody needs.
-  @Test func nothingToDoMakesNoRestorePoint() async throws {
-    let host = ScriptedHost(), events = Events()
-    let release = try Fixtures.release(6, "v1.1.0", previous: 5)
-    await host.set { $0.files["/opt/market-bot/current/release.json"] = release }
-    var catalog = Fixtures.catalog(changes: [])
-    catalog.goesAhead = { spec, _ in spec.kind == .backup }
-    let summary = try await deploy(host, catalog: catalog, events: events)
-    #expect(summary.exitStatus == 0)
-    #expect(!events.names { if case .stepStarted(_, let step) = $0 { step } else { nil } }.contains("backup"))
-  }
-
   @Test func theClientsOwnGateDecides() async throws {
     let request = try Fixtures.request(steps: "preflight release env pull recreate health url commit")
     let bad = try await deploy(

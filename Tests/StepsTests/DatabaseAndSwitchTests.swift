@@ -59,25 +59,6 @@ private func parameters(_ payload: StepPayload) -> [String: String] {
     #expect(parameters(try PullStep().payload(context))["DB_SERVICE"] == (asks ? "postgres" : nil))
   }
 
-  /// A backup that has nothing to create needs nothing of the plan.
-  @Test(
-    arguments: [(["postgres", "redis"], true), (["postgres"], false), ([], false), (nil, false)] as [([String]?, Bool)])
-  func aBackupGoesAheadWhereAllThatKeepsDataRuns(running: [String]?, expected: Bool) throws {
-    var context = context()
-    let playbook = Playbook(name: "deploy", steps: [])
-    let catalog = StepCatalog.standard(playbook)
-    let spec = StepSpec(name: "dump", settings: .backup(BackupSettings()))
-    if let running {
-      let states =
-        running.map { #"{"service":"\#($0)","status":"running"}"# } + [#"{"service":"redis","status":"exited"}"#]
-      context.reported["preflight"] = ["baseline": try json("[\(states.joined(separator: ","))]")]
-    }
-    #expect(catalog.goesAhead(spec, context) == expected)
-    #expect(!catalog.goesAhead(StepSpec(name: "pull", settings: .pull(PullSettings())), context))
-    context.current = nil
-    #expect(!catalog.goesAhead(spec, context))
-  }
-
   /// What is migrated and brought back is what is backed up.
   @Test func migrationsWorkOnTheDatabaseOfTheBackup() {
     var migrate = MigrateSettings()

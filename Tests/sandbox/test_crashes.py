@@ -31,7 +31,7 @@ def wait_for_step(project, step: str, client):
             return
         assert client.poll() is None, client.communicate()
         time.sleep(0.1)
-    raise AssertionError(f"{step} never started:\n{journal}")
+    raise AssertionError(f"{step} never started:\n{journal}\n{client.text() if hasattr(client, 'text') else ''}")
 
 
 def settled(project, within: float) -> str:

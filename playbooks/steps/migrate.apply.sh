@@ -79,15 +79,11 @@ fi
 sed '/^\(TARGET\|ACCEPT_DATA_LOSS\|HEAD\)=/d' "$ORCH_STEP/params" | write_atomically "$ORCH_RELEASE/migrate"
 await_baseline # a database that doesn't run is started
 find_database || [ -z "$DB_SERVICE" ] || die "The database's service, $DB_SERVICE, doesn't run. Nothing was changed."
-# What the backup has seen holds if it was the step right before this one, or nothing but the seal lies between.
+# What the backup has seen holds if it was the step right before this one.
 number=${ORCH_STEP##*/}
 number=1${number%%-*}
-# STEPS: what stands so many steps before this one.
-earlier() { echo "$ORCH_DEPLOYMENT/$(printf '%02d' $((number - 100 - $1)))"-*; }
-seen=$(earlier 1)
-case $seen in *-seal) [ ! -e "$seen/effective.json" ] || seen=$(earlier 2) ;; esac
 before=''
-[ "$TOOL" != alembic ] || before=$(cat "$seen/seen-revision" 2>/dev/null) || before=''
+[ "$TOOL" != alembic ] || before=$(cat "$ORCH_DEPLOYMENT/$(printf '%02d' $((number - 101)))"-*/seen-revision 2>/dev/null) || before=''
 [ -n "$before" ] || before=$(read_revision "$ORCH_N") || die "The schema's revision can't be read. Nothing was changed."
 printf '%s\n' "$before" | write_atomically "$ORCH_STEP/before"
 fact before "$(json_string "$before")"
