@@ -72,6 +72,9 @@ class Person:
         os.write(self.master, data)
 
     def poll(self):
+        # A terminal that nobody reads gets full, and the client would wait for it until its lease is over.
+        while self.status is None and self._read(0):
+            pass
         if self.status is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
