@@ -1,5 +1,6 @@
 """A person at a terminal, and signals: abort or detach, leaving at once, waiting for the lock, a lost connection. By the real binary on a pty."""
 
+import contextlib
 import json
 import os
 import pty
@@ -73,8 +74,9 @@ class Person:
 
     def poll(self):
         # A terminal that nobody reads gets full, and the client would wait for it until its lease is over.
-        while self.status is None and self._read(0):
-            pass
+        with contextlib.suppress(OSError):  # it was closed
+            while self.status is None and self._read(0):
+                pass
         if self.status is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
