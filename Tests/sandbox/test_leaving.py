@@ -196,7 +196,7 @@ def queued(project):
 
 
 def test_a_cancelled_ci_job_says_how_it_ends(running):
-    """GitHub's cancel (facts of actions/runner: SIGINT, 7.5 s, SIGTERM, 2.5 s, SIGKILL) comes in the gate, which takes longer than that."""
+    """GitHub's cancel (actions/runner: SIGINT, 7.5 s, SIGTERM, 2.5 s, SIGKILL) comes in the gate, which takes longer than that."""
     client = running.start("deploy", "prod", SLOW, "--lease", f"{LEASE}s", CI="true", GITHUB_ACTIONS="true")
     wait_for_step(running, "health", client)
     for number, seconds in ((signal.SIGINT, 7.5), (signal.SIGTERM, 2.5), (signal.SIGKILL, 5)):
