@@ -21,12 +21,19 @@ struct AttachCommand: AsyncParsableCommand {
   @OptionGroup var global: GlobalOptions
 
   func run() async throws {
+    let summary = try await CommandContext.reporting { context, queue in
+      try await follow(DeploymentScreen(global, context: context, queue: queue))
+    }
+    if summary.exitStatus != 0 { throw ExitCode(summary.exitStatus) }
+  }
+
+  private func follow(_ screen: DeploymentScreen) async throws -> DeploymentSummary {
+    defer { screen.end() }
     let command = try ReadingCommand(global, environment: environment)
-    let screen = DeploymentScreen(global, context: command.session.context)
     let follower = DeploymentFollower(host: command.host.name, paths: command.paths) { screen.view.handle($0) }
     let name = command.inventory.environment
     let interrupts = Interrupts { _ in
-      leaveNow(screen, "left; the deployment goes on, on the host: orchestrate attach \(name)")
+      screen.leave("left; the deployment goes on, on the host: orchestrate attach \(name)")
     }
     let secrets = HostSecrets(command.session, inventory: command.inventory)
     let summary = try await command.converse(
@@ -38,7 +45,6 @@ struct AttachCommand: AsyncParsableCommand {
       return try await follower.follow(attachment, inventory: command.inventory)
     }
     interrupts.end()
-    screen.end()
-    if summary.exitStatus != 0 { throw ExitCode(summary.exitStatus) }
+    return summary
   }
 }

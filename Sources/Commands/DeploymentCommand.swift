@@ -43,7 +43,15 @@ struct DeploymentCommand: Sendable {
   )
     async throws -> DeploymentSummary
   {
-    let context = CommandContext.current
+    try await CommandContext.reporting { context, queue in
+      try await carryOut(kind, only: kinds, narrow: narrow, context: context, queue: queue)
+    }
+  }
+
+  private func carryOut(
+    _ kind: DeploymentRequest.Kind, only kinds: Set<StepKindName>?, narrow: ((Playbook) -> Playbook)?,
+    context: CommandContext, queue: OutputQueue
+  ) async throws -> DeploymentSummary {
     let session = ProjectSession(global, context: context)
     var loaded = try session.load(
       environment: environment, playbook: playbook, version: version, set: set, only: kinds)
@@ -82,7 +90,7 @@ struct DeploymentCommand: Sendable {
     request.detach = write.detach
     request.planOnly = planOnly
 
-    let screen = DeploymentScreen(global, context: context)
+    let screen = DeploymentScreen(global, context: context, queue: queue)
     let view = screen.view
     let connector = HostConnector(
       host, inventory: loaded.inventory, projectRoot: loaded.project.root, context: context, accounts: accounts,
@@ -110,7 +118,7 @@ struct DeploymentCommand: Sendable {
       case .leave:
         let vault =
           rotation?.forVault == nil ? "" : "; the vault is not written: should it be committed, rotate once more"
-        leaveNow(screen, "left at once; the host undoes or finishes by itself: orchestrate attach \(name)\(vault)")
+        screen.leave("left at once; the host undoes or finishes by itself: orchestrate attach \(name)\(vault)")
       case .nothing: break
       }
     }
@@ -128,13 +136,6 @@ struct DeploymentCommand: Sendable {
     case .hangup: "interrupted: the terminal was closed"
     }
   }
-}
-
-/// Nothing is waited for; the host goes on without us.
-func leaveNow(_ screen: DeploymentScreen, _ text: String) -> Never {
-  screen.view.handle(.warning(host: nil, text: text))
-  screen.end()
-  exitProcess(ExitStatus.outcomeUnknown.rawValue)
 }
 
 extension SecureRandom {

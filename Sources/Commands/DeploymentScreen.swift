@@ -12,9 +12,12 @@ internal import Views
 /// The view of a deployment with what drives it: its clock, its ticks, the terminal's size, the secrets that it must not show.
 final class DeploymentScreen: Sendable {
   let view: any DeploymentView
+  private let queue: OutputQueue
   private let ticking: Task<Void, Never>
 
-  init(_ options: GlobalOptions, context: CommandContext) {
+  /// - Parameter queue: what the context writes to.
+  init(_ options: GlobalOptions, context: CommandContext, queue: OutputQueue) {
+    self.queue = queue
     let start = ContinuousClock.now
     let masker = Masker(
       CommandContext.secretVariables.compactMap { context.environment[$0] }.filter { !$0.isEmpty }.map { Secret($0) })
@@ -34,12 +37,21 @@ final class DeploymentScreen: Sendable {
     ticking = Task {
       while !Task.isCancelled {
         do { try await Task.sleep(for: .milliseconds(100)) } catch { return }
-        view.tick()
+        // A screen that isn't shown yet needs no other.
+        if !queue.isBehind { view.tick() }
       }
     }
   }
 
   func end() { ticking.cancel() }
+
+  /// Ends the process, and waits a second at most for whoever reads: the host goes on without us.
+  func leave(_ text: String) -> Never {
+    view.handle(.warning(host: nil, text: text))
+    end()
+    queue.drain(seconds: 1)
+    exitProcess(ExitStatus.outcomeUnknown.rawValue)
+  }
 }
 
 func terminalSize() -> (columns: Int, rows: Int) {

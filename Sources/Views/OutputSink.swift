@@ -36,9 +36,6 @@ public final class ProcessOutput: OutputSink {
 
   public init() { signal(SIGPIPE, SIG_IGN) }
 
-  /// Whether a stream's reader is gone.
-  public func isBroken(_ stream: OutputStream) -> Bool { broken.withLock { $0.contains(stream) } }
-
   public func write(_ text: String, to stream: OutputStream) { write(Array(text.utf8), to: stream) }
 
   public func write(_ bytes: [UInt8], to stream: OutputStream) {

@@ -16,6 +16,7 @@ from conftest import BINARY
 from test_crashes import LEASE, consistent, settled, wait_for_step
 
 CTRL_C = b"\x03"
+CTRL_S, CTRL_Q = b"\x13", b"\x11"  # stop and start (termios(3), IXON)
 QUESTION = "Abort or detach?"
 BEFORE = "v1.4.0"
 SLOW = "v1.6.0-slowstart"  # half a minute in its health gate: time for a person
@@ -180,6 +181,22 @@ def test_a_terminal_that_is_closed_is_an_interruption(running):
     assert person.status == 3
     assert running.history()[0]["outcome"] == "undone"
     consistent(running, BEFORE)
+
+
+def test_a_terminal_that_is_stopped_holds_up_nothing(running):
+    """Ctrl-S for longer than the lease: the client's signs of life don't wait for its screen."""
+    person = Person(running, "deploy", "prod", SLOW, "--yes", "--lease", f"{LEASE}s")
+    wait_for_step(running, "health", person)
+    person.send(CTRL_S)
+    while person._read(0.5):  # what was on its way
+        pass
+    start = len(person.seen)
+    assert settled(running, 120) == SLOW
+    assert len(person.seen) == start, "the terminal wasn't stopped"
+    person.send(CTRL_Q)
+    assert person.end() == 0, person.seen[-3000:]
+    assert "committed: release" in person.text(start)
+    consistent(running, SLOW)
 
 
 def queued(project):
