@@ -141,6 +141,16 @@ def test_prune_can_free_a_full_disk(small):
     assert small.connect().run(deployment())["outcome"] == "committed"
 
 
+def test_a_launch_that_still_writes_costs_no_answer(small):
+    """Its directory can't be removed just then: `rm` finds it not empty."""
+    small.connect().run(deployment())
+    small.await_free_lock()
+    small.tool("rm", 'case "$*" in *"/start/"*) exit 1 ;; esac\nexec /bin/rm "$@"')
+    fill(small)
+    tag, text = small.connect().open(command="deploy")
+    assert tag == "error" and text.startswith("space "), (tag, text)
+
+
 @pytest.mark.parametrize("spare", [True, False])
 def test_what_is_open_can_be_closed_on_a_full_disk(small, spare):
     client = small.connect()

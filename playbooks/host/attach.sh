@@ -69,10 +69,10 @@ end_child() { [ -z "$1" ] || { kill -KILL "$1" && wait "$1"; } 2>/dev/null || :;
 # ---- following
 
 # N OFFSET: from now on its log on stdout. tail ends with us. It waits for inotify, but on file systems that it takes for remote
-# ones (overlayfs) it polls: 50 times a second, so that nobody waits for the second that is its default.
+# ones (overlayfs) it polls: 100 times a second, so that nobody waits for the second that is its default.
 follow() {
   stop_following
-  tail -c "+$(($2 + 1))" -f -s 0.02 --pid=$$ "$ORCH_STATE/deployments/$1/log" </dev/null 5>&- &
+  tail -c "+$(($2 + 1))" -f -s 0.01 --pid=$$ "$ORCH_STATE/deployments/$1/log" </dev/null 5>&- &
   follower=$!
 }
 
@@ -232,7 +232,7 @@ begin_launch() {
 # REQUEST WAIT [NUMBER PREVIOUS]: has the runner begin, and answers with what became of it. Steps that came along are made whole meanwhile.
 ask_runner() {
   if ! printf '%s' "$1" >"$start/request"; then
-    rm -rf "$start" # it ends with its pipe
+    rm -rf "$start" || : # it ends with its pipe; its launch may be writing there just now
     exec 3>&- 6>&- 7>&-
     no_space
     return 0
@@ -327,7 +327,7 @@ prepare_runner() {
 
 # One that hasn't come as far as its pipe finds none.
 discard_prepared() {
-  [ -z "$prepared" ] || rm -rf "$ORCH_STATE/start/$prepared"
+  [ -z "$prepared" ] || rm -rf "$ORCH_STATE/start/$prepared" || : # its launch may be writing there just now
   prepared=
 }
 
