@@ -53,9 +53,17 @@ sync_all() { xargs -0 -r -n 4 -P 8 sync; }
 
 # FILE…, each written as FILE.new.$$: makes them FILE, as write_atomically does, but all in one go.
 publish() {
-  for _file; do printf '%s.new.%s\0' "$_file" $$; done | sync_all || return 1
-  for _file; do mv -f "$_file.new.$$" "$_file" || return 1; done
-  for _file; do printf '%s\0' "${_file%/*}"; done | sort -zu | sync_all
+  for _file; do
+    shift
+    set -- "$@" "$_file.new.$$"
+  done
+  sync "$@" || return 1
+  for _file; do
+    shift
+    mv -f "$_file" "${_file%.new.*}" || return 1
+    set -- "$@" "${_file%/*}"
+  done
+  sync "$@"
 }
 
 # PATH: is nothing left on its file system? What a program had to say of that may be lost, with the file that its words went to.
@@ -86,11 +94,11 @@ fact() {
 }
 
 # Docker Compose for this project, with nothing of our environment but what the client program needs. Started by itself, which it is made
-# for: `docker compose` starts it twice, first to ask what it is.
+# for: `docker compose` starts it twice, first to ask what it is. A subshell that has set compose_exec=exec becomes Compose.
 compose() {
   [ -n "${compose_program-}" ] || find_compose
   # shellcheck disable=SC2086 # a path without blanks, or two words
-  env -i PATH="$PATH" HOME="${HOME:-/}" LC_ALL=C ${DOCKER_HOST+DOCKER_HOST="$DOCKER_HOST"} \
+  ${compose_exec-} env -i PATH="$PATH" HOME="${HOME:-/}" LC_ALL=C ${DOCKER_HOST+DOCKER_HOST="$DOCKER_HOST"} \
     ${DOCKER_CONFIG+DOCKER_CONFIG="$DOCKER_CONFIG"} $compose_program --ansi never --progress plain -p "$ORCH_PROJECT" "$@"
 }
 

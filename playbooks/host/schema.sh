@@ -4,7 +4,8 @@
 # one_off RELEASE COMMAND…: runs a command in a container of its own, of that release's image. Its container bears the deployment's number, its
 # database sessions too: whoever has to clean up finds both.
 one_off() {
-  one_off_config=$ORCH_OPT/releases/$1/effective.json
+  one_off_config=$ORCH_OPT/releases/$1/effective.json one_off_input=/dev/null
+  [ -z "$holding" ] || one_off_config=- one_off_input=$ORCH_STEP/held
   shift
   one_off_count=$((${one_off_count:-0} + 1))
   # What it prints may hold secrets: it stands in the deployment's log, private to its user, and not in the system's journal as well.
@@ -12,16 +13,48 @@ one_off() {
   printf '{"services":{%s:{"logging":{"driver":"none"}}}}\n' "$(json_string "$SERVICE")" >"$one_off_quiet"
   compose -f "$one_off_config" -f "$one_off_quiet" run --rm -T --no-deps --label "orchestrate.project=$ORCH_PROJECT" --label "orchestrate.deployment=$ORCH_N" \
     --name "$ORCH_PROJECT-migrate-$ORCH_N-$$-$one_off_count" -e "PGOPTIONS=-c lock_timeout=$LOCK_TIMEOUT" -e "PGAPPNAME=orch-$ORCH_N" \
-    "$SERVICE" "$@" </dev/null
+    "$SERVICE" "$@" <"$one_off_input"
 }
+
+# hold_one_off RELEASE COMMAND…: Compose starts, which takes a while, and waits for its configuration: the next one_off_within of the same words gives it that.
+# For the script itself, which drops it (drop_held) at its end.
+held='' holding=''
+hold_one_off() {
+  rm -f "$ORCH_STEP/held"
+  mkfifo "$ORCH_STEP/held"
+  exec 5<>"$ORCH_STEP/held" # before whoever reads, whose open waits for nobody then
+  (
+    exec 5>&-
+    # shellcheck disable=SC2034 # for compose
+    holding=1 compose_exec=exec
+    one_off "$@"
+  ) &
+  held=$!
+}
+
+# Nobody has to see what Compose says to no configuration at all.
+drop_held() { [ -z "$held" ] || kill -KILL "$held" 2>/dev/null || :; } # it may have ended by itself
 
 # one_off_within SECONDS RELEASE COMMAND…: the same; its container is removed when time is over (status 124).
 one_off_within() {
   one_off_seconds=$1
   shift
   rm -f "$ORCH_STEP/late"
+  if [ -n "$held" ]; then
+    # In the background: a Compose that has died reads nothing.
+    cat "$ORCH_OPT/releases/$1/effective.json" >&5 5>&- &
+    one_off_feeder=$!
+    exec 5>&-
+  fi
   later "$one_off_seconds" too_late
-  one_off "$@" && one_off_rc=0 || one_off_rc=$?
+  if [ -n "$held" ]; then
+    wait "$held" && one_off_rc=0 || one_off_rc=$?
+    kill "$one_off_feeder" 2>/dev/null || : # it has ended
+    held=''
+    rm -f "$ORCH_STEP/held"
+  else
+    one_off "$@" && one_off_rc=0 || one_off_rc=$?
+  fi
   call_off
   [ ! -f "$ORCH_STEP/late" ] || return 124
   return "$one_off_rc"
@@ -88,7 +121,7 @@ prepare_question() {
   # shellcheck disable=SC2016,SC2154 # expanded inside the container; set by containers.sh
   timeout --foreground $(($1 + 60)) docker exec -i -e 'PGOPTIONS=-c lock_timeout=10s -c statement_timeout=20s' "$database" sh -c "$pg_login$pg_target"'read -r go || exit 1
 exec timeout 30 psql -X -q -A -t -v ON_ERROR_STOP=1' sh "orch-$ORCH_N" "$DB_NAME" "$DB_USER" \
-    <"$ORCH_STEP/question" >"$ORCH_STEP/answer" 2>/dev/null 4>&- &
+    <"$ORCH_STEP/question" >"$ORCH_STEP/answer" 2>/dev/null 4>&- 5>&- &
   question=$!
 }
 

@@ -51,7 +51,7 @@ await_baseline() {
       kill -KILL "$looking" 2>/dev/null || : # what it found from now on would be the deployment's own doing
       break
     fi
-    sleep 0.02
+    sleep 0.01
   done
   if [ ! -e "$ORCH_DEPLOYMENT/baseline" ]; then
     say 'How well the running release is could not be found out in time; an undo counts as healthy only if all of it is.'

@@ -30,11 +30,12 @@ if ! gate "$ORCH_N" gate; then
   fact failure "{\"service\":$(json_string "$SERVICE"),\"reason\":$(json_string "$failure_public")$members}"
   die "$report"
 fi
-say "$SERVICE is healthy: $last_answer"
 # A release keeps the gates that it has passed: by them it is judged from now on.
 mkdir -p "$ORCH_RELEASE/gates"
 step=${ORCH_STEP##*/}
-keep_gate | write_atomically "$ORCH_RELEASE/gates/${step#*-}"
+keep_gate | write_atomically "$ORCH_RELEASE/gates/${step#*-}" &
+keeping=$!
+say "$SERVICE is healthy: $last_answer"
 fact first_ok_ms "$first_ok_ms"
 fact answers "$answers"
 # How long nobody answered: from the end of the old container to the first good answer of the new one.
@@ -43,3 +44,4 @@ if [ -f "$ORCH_DEPLOYMENT/stopped" ]; then
   stopped=$(awk -v service="$SERVICE" '$1 == service { ms = $2 } END { print ms }' "$ORCH_DEPLOYMENT/stopped")
 fi
 [ -z "$stopped" ] || fact gap_ms $((first_ok_ms - stopped))
+wait "$keeping"

@@ -75,15 +75,20 @@ fi
 # ---- a deployment
 
 [ -n "$UP" ] || exit 0
-# A rollback from this release runs by these.
-sed '/^\(TARGET\|ACCEPT_DATA_LOSS\|HEAD\)=/d' "$ORCH_STEP/params" | write_atomically "$ORCH_RELEASE/migrate"
-await_baseline # a database that doesn't run is started
-find_database || [ -z "$DB_SERVICE" ] || die "The database's service, $DB_SERVICE, doesn't run. Nothing was changed."
 # What the backup has seen holds if it was the step right before this one.
 number=${ORCH_STEP##*/}
 number=1${number%%-*}
 before=''
 [ "$TOOL" != alembic ] || before=$(cat "$ORCH_DEPLOYMENT/$(printf '%02d' $((number - 101)))"-*/seen-revision 2>/dev/null) || before=''
+eval "set -- $ORCH_N $UP"
+if [ -n "$before" ] && [ "$before" != "$HEAD" ]; then
+  trap drop_held EXIT
+  hold_one_off "$@"
+fi
+# A rollback from this release runs by these.
+sed '/^\(TARGET\|ACCEPT_DATA_LOSS\|HEAD\)=/d' "$ORCH_STEP/params" | write_atomically "$ORCH_RELEASE/migrate"
+await_baseline # a database that doesn't run is started
+find_database || [ -z "$DB_SERVICE" ] || die "The database's service, $DB_SERVICE, doesn't run. Nothing was changed."
 [ -n "$before" ] || before=$(read_revision "$ORCH_N") || die "The schema's revision can't be read. Nothing was changed."
 printf '%s\n' "$before" | write_atomically "$ORCH_STEP/before"
 fact before "$(json_string "$before")"
@@ -96,7 +101,6 @@ fi
 
 : | write_atomically "$ORCH_STEP/began"
 prepare_question "$TIMEOUT"
-eval "set -- $ORCH_N $UP"
 one_off_within "$TIMEOUT" "$@" && rc=0 || rc=$?
 if [ "$rc" != 0 ]; then
   remove_one_offs

@@ -10,6 +10,22 @@ DISK_FREE=0 MEMORY_FREE=0
 . "$ORCH_STEP/params"
 
 command -v docker >/dev/null || die "Docker isn't installed on this host."
+
+# How well the running release answers, asked by its own gates while the deployment prepares: an undo is judged against it. Whoever changes
+# something first waits for it (await_baseline). A plan (number 0) has nothing to undo. Half a look is none: without a baseline an undo has to
+# leave everything healthy. In a process group of its own, which ends whole; what the application answered lies where nobody else reads it.
+if [ "$ORCH_N" != 0 ]; then
+  (
+    TMPDIR=$ORCH_STEP timeout -k 5 60 sh "$ORCH_BUNDLE/check.sh" 5000 >"$ORCH_DEPLOYMENT/looks" && rc=0 || rc=$?
+    rm -rf "$ORCH_STEP"/gate.??????
+    case $rc in
+    0) : >"$ORCH_DEPLOYMENT/baseline" ;; # without one, after a power loss, an undo has to leave everything healthy as well
+    1) unwell_names "$ORCH_DEPLOYMENT/looks" | write_atomically "$ORCH_DEPLOYMENT/baseline" ;; # not all is well; its lines tell
+    esac
+  ) >/dev/null 2>&1 &
+  echo "$!" >"$ORCH_DEPLOYMENT/looking"
+fi
+
 docker ps -a --no-trunc --format '{{.ID}} {{.State}} {{.Label "com.docker.compose.project"}}' >found &
 listing=$!
 
@@ -27,19 +43,6 @@ need_space "$ORCH_STATE" 'state of deployments'
 _available=$(awk '/^MemAvailable:/ { print $2 }' /proc/meminfo)
 if [ $((_available / 1024)) -lt $((MEMORY_FREE / 1048576)) ]; then
   die "Only $((_available / 1024)) MiB of memory are available, $((MEMORY_FREE / 1048576)) MiB are needed."
-fi
-
-# How well the running release answers, asked by its own gates while the deployment prepares: an undo is judged against it. Whoever changes
-# something first waits for it (await_baseline). A plan (number 0) has nothing to undo. Half a look is none: without a baseline an undo has to
-# leave everything healthy. In a process group of its own, which ends whole; what the application answered lies where nobody else reads it.
-if [ "$ORCH_N" != 0 ]; then
-  (
-    TMPDIR=$ORCH_STEP timeout -k 5 60 sh "$ORCH_BUNDLE/check.sh" 5000 >"$ORCH_DEPLOYMENT/looks" && rc=0 || rc=$?
-    rm -rf "$ORCH_STEP"/gate.??????
-    # 1: not all is well; its lines tell.
-    if [ "$rc" -le 1 ]; then unwell_names "$ORCH_DEPLOYMENT/looks" | write_atomically "$ORCH_DEPLOYMENT/baseline"; fi
-  ) >/dev/null 2>&1 &
-  echo "$!" >"$ORCH_DEPLOYMENT/looking"
 fi
 
 # One object per container of the project, stopped ones and one-off ones included.

@@ -21,13 +21,26 @@ stop_children() { for child in $children; do kill "$child" 2>/dev/null || :; don
 trap stop_children EXIT
 trap 'exit 143' TERM INT HUP
 
+# What Docker tells from now on; read below, on 6, which ends with the one who tells, however soon that is.
+mkfifo "$ORCH_STEP/events"
+# shellcheck disable=SC2094 # a FIFO
+exec 5<>"$ORCH_STEP/events" 6<"$ORCH_STEP/events"
+since=$(date +%s.%N)
+docker events --since "$since" --filter "label=com.docker.compose.project=$ORCH_PROJECT" --filter type=container \
+  --filter event=create --filter event=die --filter event=rename --filter event=start \
+  --format '{{.Action}} {{.ID}} {{.TimeNano}} {{index .Actor.Attributes "com.docker.compose.service"}} {{index .Actor.Attributes "com.docker.compose.oneoff"}}' \
+  >&5 5>&- 6<&- &
+events=$!
+exec 5>&-
+children="$children $events"
+
 containers=$(all_containers)
 before=$(printf '%s\n' "$containers" | of_services "$@")
 old=$(printf '%s\n' "$before" | awk '{ print $1 }')
 # Before anything stops: the logs of what goes, up to their end.
 while read -r id service _; do
   [ -n "$id" ] || continue
-  save_logs "$service" "$id" -f &
+  save_logs "$service" "$id" -f 6<&- &
   children="$children $!"
 done <<EOT
 $before
@@ -45,14 +58,6 @@ publish "$ORCH_STEP/running" "$ORCH_STEP/before" "$ORCH_DEPLOYMENT/started-new"
 # While Compose stops the old containers, the new ones, which it has made before, lose their restart policy: those of a
 # release that isn't committed don't come back by themselves. What it was is kept for the commit. Compose's last act is to give
 # a new container the old one's name; it is started then, before Compose itself has ended.
-mkfifo "$ORCH_STEP/events"
-since=$(date +%s.%N)
-docker events --since "$since" --filter "label=com.docker.compose.project=$ORCH_PROJECT" --filter type=container \
-  --filter event=create --filter event=die --filter event=rename --filter event=start \
-  --format '{{.Action}} {{.ID}} {{.TimeNano}} {{index .Actor.Attributes "com.docker.compose.service"}} {{index .Actor.Attributes "com.docker.compose.oneoff"}}' \
-  >"$ORCH_STEP/events" &
-events=$!
-children="$children $events"
 : >"$ORCH_STEP/policies"
 : >"$ORCH_STEP/died"
 : >"$ORCH_STEP/started"
@@ -70,8 +75,9 @@ while read -r action id nano service one_off; do
   die) printf '%s %s %s\n' "$id" "$service" "${nano%??????}" >>"$ORCH_STEP/died" ;;
   start) printf '%s %s\n' "$id" "${nano%??????}" >>"$ORCH_STEP/started" ;;
   esac
-done <"$ORCH_STEP/events" &
+done <&6 &
 watcher=$!
+exec 6<&-
 
 if [ -n "$SIGNAL" ]; then
   # shellcheck disable=SC2086 # ids

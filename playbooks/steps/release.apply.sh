@@ -29,9 +29,9 @@ if [ -n "$COPY_OF" ]; then
   docker image inspect --format '{{.Id}}' $(cat needed) >/dev/null 2>&1 &
   asked=$!
   cp -a "$old/." "$new/"
-  for name in effective.json images.yml release.json; do
-    if [ -f "$name" ]; then cp "$name" "$new/$name"; fi
-  done
+  set --
+  for name in effective.json images.yml release.json; do [ ! -f "$name" ] || set -- "$@" "$name"; done
+  [ $# = 0 ] || cp "$@" "$new/"
   # A rollback across a rotation: the older release's env with the present values.
   if [ -f env ]; then
     make_secret_files
