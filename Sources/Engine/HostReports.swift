@@ -47,10 +47,10 @@ extension LockHolder {
 }
 
 extension HostFacts {
-  /// Seconds since a beat of the client (file `heartbeat`: boot id and uptime); nil: none of this boot.
+  /// Seconds since a beat of the client (file `heartbeat`: boot id, uptime and the deployment); nil: none of this boot.
   public func age(ofBeat text: String) -> Double? {
-    let words = text.split(whereSeparator: \.isWhitespace)
-    guard words.count == 2, words[0] == self["boot_id"], let beat = Double(words[1]), let now = Double(self["uptime"])
+    let words = text.prefix { $0 != "\n" }.split(whereSeparator: \.isWhitespace)
+    guard words.count >= 2, words[0] == self["boot_id"], let beat = Double(words[1]), let now = Double(self["uptime"])
     else { return nil }
     // It is read beside the facts, and may have come after them.
     return (max(0, now - beat) * 100).rounded() / 100

@@ -418,6 +418,17 @@ def test_a_beat_of_another_boot_is_void(host, client):
     assert client.closed()["outcome"] == "undone"
 
 
+def test_a_late_beat_for_another_deployment_is_void(host, client):
+    """It was on its way when that one closed, and is written behind the opening of ours."""
+    client.run(deployment())
+    client = host.connect()
+    client.open(lease=3)
+    boot = open("/proc/sys/kernel/random/boot_id").read().strip()
+    (host.state / "heartbeat").write_text(f"{boot} 99999999.00 1\n")
+    client.send({**step("01-change", "", "", CHANGES=1)}, seal=False)
+    assert client.closed()["outcome"] == "undone"
+
+
 def test_lease_after_the_commit(host, client):
     client.open(lease=3)
     client.send(deployment(step("04-long", "sleep 5", AFTER=1), step("05-later", "", AFTER=1)), seal=False)

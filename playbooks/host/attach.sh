@@ -586,11 +586,11 @@ answer() {
             clock
             first_line /proc/sys/kernel/random/boot_id
             # On a full disk the old one is written over in place: no client is called dead for that.
-            if printf '%s %s\n' "$REPLY" "$up" >"$ORCH_STATE/heartbeat.$$" && mv "$ORCH_STATE/heartbeat.$$" "$ORCH_STATE/heartbeat"; then
+            if printf '%s %s %s\n' "$REPLY" "$up" "$1" >"$ORCH_STATE/heartbeat.$$" && mv "$ORCH_STATE/heartbeat.$$" "$ORCH_STATE/heartbeat"; then
               :
             else
               rm -f "$ORCH_STATE/heartbeat.$$"
-              printf '%s %s\n' "$REPLY" "$up" 1<>"$ORCH_STATE/heartbeat" || : # there was none yet: the lease counts from the start
+              printf '%s %s %s\n' "$REPLY" "$up" "$1" 1<>"$ORCH_STATE/heartbeat" || : # there was none yet: the lease counts from the start
             fi
             reply beat live
           else

@@ -248,17 +248,17 @@ commit() {
   record committed "\"release\":$N" || tell
 }
 
-# Whether the client has been silent for longer than the lease.
+# Whether the client has been silent for longer than the lease. A beat says whose deployment it is for: one that comes late, of a client that is another's by now,
+# may be written behind our opening. An older client doesn't say.
 lease_over() {
   [ ! -e detached ] || return 1
   clock
   _since=$opened_at
-  first_line ../../heartbeat
-  _beat=${REPLY#* }
-  case $_beat in
-    [0-9]*.[0-9][0-9])
+  _boot='' _beat='' _of=''
+  [ ! -r ../../heartbeat ] || read -r _boot _beat _of <../../heartbeat || :
+  case ${_of:-$N}.$_beat in
+    "$N".[0-9]*.[0-9][0-9])
       first_line /proc/sys/kernel/random/boot_id
-      read -r _boot _beat <../../heartbeat
       _beat=$((${_beat%.*} * 1000 + 1${_beat#*.} * 10 - 1000))
       [ "$_boot" != "$REPLY" ] || [ $_beat -lt $_since ] || _since=$_beat
       ;;
