@@ -22,12 +22,12 @@ struct AttachCommand: AsyncParsableCommand {
 
   func run() async throws {
     let summary = try await CommandContext.reporting { context, queue in
-      try await follow(DeploymentScreen(global, context: context, queue: queue))
+      try await follow(DeploymentScreen(global, context: context, queue: queue), queue)
     }
     if summary.exitStatus != 0 { throw ExitCode(summary.exitStatus) }
   }
 
-  private func follow(_ screen: DeploymentScreen) async throws -> DeploymentSummary {
+  private func follow(_ screen: DeploymentScreen, _ queue: OutputQueue) async throws -> DeploymentSummary {
     defer { screen.end() }
     let command = try ReadingCommand(global, environment: environment)
     let follower = DeploymentFollower(host: command.host.name, paths: command.paths) { screen.view.handle($0) }
@@ -44,6 +44,8 @@ struct AttachCommand: AsyncParsableCommand {
       screen.view.handle(.secrets(try await secrets.values(attachment, deployment: number)))
       return try await follower.follow(attachment, inventory: command.inventory)
     }
+    screen.end()
+    await queue.drain()
     interrupts.end()
     return summary
   }

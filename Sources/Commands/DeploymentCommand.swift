@@ -123,9 +123,11 @@ struct DeploymentCommand: Sendable {
       }
     }
     let summary = await run.run()
+    screen.end()
+    // With our signals still: a reader that doesn't go on can be left, and one that goes away ends nothing.
+    await queue.drain()
     interrupts.end()
     await connector.close()
-    screen.end()
     return summary
   }
 

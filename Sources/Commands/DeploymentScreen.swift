@@ -25,7 +25,7 @@ final class DeploymentScreen: Sendable {
       output: context.output, masker: masker, uptime: { Int64(start.duration(to: .now).seconds * 1000) },
       now: { Timestamp.now() }, terminalSize: { terminalSize() }, colour: context.style.colour,
       verbose: options.verbose,
-      timings: options.timings)
+      timings: options.timings, isBehind: { queue.isFarBehind })
     let view = makeDeploymentView(
       options.format(context), viewContext, github: context.environment["GITHUB_ACTIONS"] == "true",
       appendSummary: { text in
@@ -37,8 +37,7 @@ final class DeploymentScreen: Sendable {
     ticking = Task {
       while !Task.isCancelled {
         do { try await Task.sleep(for: .milliseconds(100)) } catch { return }
-        // A screen that isn't shown yet needs no other.
-        if !queue.isBehind { view.tick() }
+        view.tick()
       }
     }
   }
@@ -47,6 +46,7 @@ final class DeploymentScreen: Sendable {
 
   /// Ends the process, and waits a second at most for whoever reads: the host goes on without us.
   func leave(_ text: String) -> Never {
+    queue.leave()
     view.handle(.warning(host: nil, text: text))
     end()
     queue.drain(seconds: 1)

@@ -17,6 +17,7 @@ final class OutputQueue: OutputSink, @unchecked Sendable {
   private var waiting: [(bytes: [UInt8], stream: OutputStream)] = []
   private var size = 0
   private var isPassingOn = false
+  private var isLeaving = false
   private var isLate = false
 
   init(_ next: any OutputSink, limit: Int = 8 << 20) {
@@ -37,7 +38,7 @@ final class OutputQueue: OutputSink, @unchecked Sendable {
 
   func write(_ bytes: [UInt8], to stream: OutputStream) {
     locked {
-      while size >= limit { pthread_cond_wait(changed, mutex) }
+      while size >= limit && !isLeaving { pthread_cond_wait(changed, mutex) }
       waiting.append((bytes, stream))
       size += bytes.count
       guard !isPassingOn else { return }
@@ -48,6 +49,9 @@ final class OutputQueue: OutputSink, @unchecked Sendable {
 
   /// Something that was given still waits.
   var isBehind: Bool { locked { isPassingOn } }
+
+  /// More of it than there is on its way to a reader who reads.
+  var isFarBehind: Bool { locked { size > 16 << 10 } }
 
   /// Returns once everything was passed on, however long that takes; blocks.
   private func wait() {
@@ -75,6 +79,14 @@ final class OutputQueue: OutputSink, @unchecked Sendable {
       }
     }
     locked { while isPassingOn && !isLate { pthread_cond_wait(changed, mutex) } }
+  }
+
+  /// Before the process's end nobody is held up any more.
+  func leave() {
+    locked {
+      isLeaving = true
+      pthread_cond_broadcast(changed)
+    }
   }
 
   private func passOn() {

@@ -21,11 +21,11 @@ public final class HumanView: DeploymentView {
     if case .secrets(let secrets) = event { context.masker.add(secrets) }
     state.withLock { screen in
       screen.take(event)
-      screen.redraw(force: false)
+      screen.redraw()
     }
   }
 
-  public func tick() { state.withLock { $0.redraw(force: false) } }
+  public func tick() { state.withLock { $0.redraw() } }
 }
 
 /// What stands on the terminal. The live region is always the last thing printed: everything else erases it first.
@@ -236,12 +236,12 @@ private struct Screen {
     isDirty = true
   }
 
-  mutating func redraw(force: Bool) {
+  mutating func redraw() {
     guard !isOver else { return }
     let now = context.uptime()
     let isAnimated = phase != nil || watch != nil || board.rows.contains { $0.isRunning }
-    guard isDirty || isAnimated else { return }
-    if let lastDraw, now - lastDraw < HumanView.redrawInterval, region > 0 || !force { return }
+    guard isDirty || isAnimated, !context.isBehind() else { return }
+    if let lastDraw, now - lastDraw < HumanView.redrawInterval { return }
     let size = context.terminalSize()
     if let prompt { return redraw(above: prompt.rows, columns: max(20, size.columns), now: now) }
     let lines = regionLines(columns: max(20, size.columns), rows: max(4, size.rows))

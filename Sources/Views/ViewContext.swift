@@ -15,12 +15,15 @@ public struct ViewContext: Sendable {
   public var verbose: Bool
   /// Show where the time went (`--timings`).
   public var timings: Bool
+  /// What was written last isn't on the screen yet: another picture of it would only come later still.
+  public var isBehind: @Sendable () -> Bool
 
   public init(
     output: any OutputSink, masker: Masker, uptime: @escaping @Sendable () -> Int64,
     now: @escaping @Sendable () -> Timestamp,
     terminalSize: @escaping @Sendable () -> (columns: Int, rows: Int) = { (80, 24) },
-    colour: Bool = false, verbose: Bool = false, timings: Bool = false
+    colour: Bool = false, verbose: Bool = false, timings: Bool = false,
+    isBehind: @escaping @Sendable () -> Bool = { false }
   ) {
     self.output = output
     self.masker = masker
@@ -30,6 +33,7 @@ public struct ViewContext: Sendable {
     self.colour = colour
     self.verbose = verbose
     self.timings = timings
+    self.isBehind = isBehind
   }
 
   var style: Style { Style(colour: colour) }

@@ -42,6 +42,33 @@ import Views
     #expect(reader.text == "fullmore")
   }
 
+  @Test func whoLeavesIsNotHeldUp() async {
+    let reader = StoppedReader()
+    let queue = OutputQueue(reader, limit: 4)
+    queue.write("full", to: .standardOutput)
+    queue.leave()
+    queue.write("the last word", to: .standardOutput)
+    #expect(reader.text == "")
+    reader.goOn()
+    await queue.drain()
+    #expect(reader.text == "fullthe last word")
+  }
+
+  @Test func questionComesBehindWhatWasSaid() async throws {
+    let reader = StoppedReader()
+    var context = CommandContext.current
+    context.output = reader
+    context.readLine = { _ in reader.text }
+    let said = try await CommandContext.$current.withValue(context) {
+      try await CommandContext.reporting { context, queue in
+        context.output.write("this goes first", to: .standardOutput)
+        startThread { reader.goOn() }
+        return await context.readLine("Sure? ")
+      }
+    }
+    #expect(said == "this goes first")
+  }
+
   @Test func leavingWaitsOnlySoLong() {
     let reader = StoppedReader()
     let queue = OutputQueue(reader)

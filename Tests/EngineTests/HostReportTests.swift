@@ -156,7 +156,9 @@ import Testing
     #expect(open.reason?.contains("deployment 7") == true)
   }
 
-  @Test(arguments: [("boot 90.50\n", 9.75), ("boot 90.50 7\n7\n", 9.75), ("another 90.50", nil), ("boot 101.00", 0), ("", nil)])
+  @Test(arguments: [
+    ("boot 90.50\n", 9.75), ("boot 90.50 7\n7\n", 9.75), ("another 90.50", nil), ("boot 101.00", 0), ("", nil),
+  ])
   func ageOfASignOfLife(text: String, seconds: Double?) {
     #expect(HostFacts(parsing: "boot_id=boot\nuptime=100.25\n").age(ofBeat: text) == seconds)
   }

@@ -34,13 +34,14 @@ struct Stage {
   var rows = 24
   var colour = false
   var verbose = false
+  var isBehind: @Sendable () -> Bool = { false }
 
   var context: ViewContext {
     let clock = clock
     let size = (columns: columns, rows: rows)
     return ViewContext(
       output: output, masker: masker, uptime: { clock.uptime }, now: { clock.now }, terminalSize: { size },
-      colour: colour, verbose: verbose)
+      colour: colour, verbose: verbose, isBehind: isBehind)
   }
 }
 

@@ -1,5 +1,6 @@
 import Diagnostics
 import Engine
+import Synchronization
 import Testing
 
 @testable import Views
@@ -92,6 +93,22 @@ private func play(_ view: HumanView, _ stage: Stage, _ script: [(after: Double, 
           · health
           · commit
         """)
+  }
+
+  @Test func pictureThatNobodySeesIsNotDrawn() {
+    let behind = Mutex(true)
+    var stage = Stage()
+    stage.isBehind = { behind.withLock { $0 } }
+    let view = HumanView(stage.context)
+    play(view, stage, Array(failingDeployment.dropLast()))
+    #expect(!stage.output.text().contains("layer"))
+    #expect(stage.output.text().contains("Deployment #12"), "what is said once waits for its reader")
+    behind.withLock { $0 = false }
+    play(view, stage, Array(failingDeployment.suffix(1)))
+    var terminal = Terminal()
+    terminal.feed(stage.output.text(.standardOutput))
+    #expect(terminal.faults == [])
+    #expect(terminal.text.contains("│ layer 4"))
   }
 
   @Test func closingScreen() {

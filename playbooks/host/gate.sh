@@ -69,7 +69,7 @@ gate_examine() {
     if [ -z "$gate_before" ]; then
       gate_first_look
     elif [ -n "$gate_confirming" ]; then
-      if [ -z "$gate_early" ] || ! wait "$gate_early" || ! read -r gate_state <"$gate_tmp/early"; then
+      if [ -z "$gate_early" ] || ! wait "$gate_early" || ! read -r gate_state <"$gate_early_file"; then
         gate_state=$(gate_inspect "$gate_id") || gate_state=''
       fi
       gate_early=''
@@ -172,6 +172,7 @@ gate_check_image() {
 
 # Asks until there is a verdict, or the one who asks has died (with the container, or because time is over).
 gate_ask() {
+  gate_early='' # it was about what another one has asked
   gate_words
   clock
   gate_left=$(((gate_end - up_ms) / 1000 + 1))
@@ -317,11 +318,12 @@ gate_judge() {
   if [ "$gate_mode" = gate ]; then gate_confirm; else gate_verdict=healthy; fi
 }
 
-# Where one process inside the container asks all the time, it has to be the same container, not restarted since, as long as that one's answers come: what
-# confirms the last of them may be asked a moment before it.
+# As long as one process inside the container asks, and its answers come, it is the same container, and not restarted: what confirms the last of them may be
+# asked before it.
 gate_confirm_early() {
   [ "$gate_mode" = gate ] && [ "$gate_rest" -le 250 ] && [ -z "$gate_early" ] && [ "$gate_asker" != direct ] || return 0
-  gate_inspect "$gate_id" >"$gate_tmp/early" 6<&- 7>&- &
+  gate_early_file=$gate_tmp/early.$answers
+  gate_inspect "$gate_id" >"$gate_early_file" 6<&- 7>&- &
   gate_early=$!
 }
 

@@ -4,32 +4,40 @@
 # one_off RELEASE COMMAND…: runs a command in a container of its own, of that release's image. Its container bears the deployment's number, its
 # database sessions too: whoever has to clean up finds both.
 one_off() {
-  one_off_config=$ORCH_OPT/releases/$1/effective.json one_off_input=/dev/null
-  [ -z "$holding" ] || one_off_config=- one_off_input=$ORCH_STEP/held
+  one_off_release=$ORCH_OPT/releases/$1
   shift
   one_off_count=$((${one_off_count:-0} + 1))
   # What it prints may hold secrets: it stands in the deployment's log, private to its user, and not in the system's journal as well.
   one_off_quiet=$ORCH_STEP/no-logging.json
   printf '{"services":{%s:{"logging":{"driver":"none"}}}}\n' "$(json_string "$SERVICE")" >"$one_off_quiet"
-  compose -f "$one_off_config" -f "$one_off_quiet" run --rm -T --no-deps --label "orchestrate.project=$ORCH_PROJECT" --label "orchestrate.deployment=$ORCH_N" \
-    --name "$ORCH_PROJECT-migrate-$ORCH_N-$$-$one_off_count" -e "PGOPTIONS=-c lock_timeout=$LOCK_TIMEOUT" -e "PGAPPNAME=orch-$ORCH_N" \
-    "$SERVICE" "$@" <"$one_off_input"
+  set -- run --rm -T --no-deps --label "orchestrate.project=$ORCH_PROJECT" --label "orchestrate.deployment=$ORCH_N" \
+    --name "$ORCH_PROJECT-migrate-$ORCH_N-$$-$one_off_count" -e "PGOPTIONS=-c lock_timeout=$LOCK_TIMEOUT" -e "PGAPPNAME=orch-$ORCH_N" "$SERVICE" "$@"
+  # What the configuration takes from the release's .env (secrets by `environment:`) it finds in the project directory.
+  if [ -n "$holding" ]; then
+    compose --project-directory "$one_off_release" -f - -f "$one_off_quiet" "$@"
+  else
+    compose --project-directory "$one_off_release" -f "$one_off_release/effective.json" -f "$one_off_quiet" "$@" </dev/null
+  fi
 }
 
-# hold_one_off RELEASE COMMAND…: Compose starts, which takes a while, and waits for its configuration: the next one_off_within of the same words gives it that.
-# For the script itself, which drops it (drop_held) at its end.
+# hold_one_off RELEASE COMMAND…: Compose starts, which takes a while, and waits for its configuration, which the next one_off_within gives it: it has to be of
+# the same words. Whatever is started in the background meanwhile must close 5. For the script itself, which drops it (drop_held) at its end.
 held='' holding=''
 hold_one_off() {
   rm -f "$ORCH_STEP/held"
   mkfifo "$ORCH_STEP/held"
-  exec 5<>"$ORCH_STEP/held" # before whoever reads, whose open waits for nobody then
+  # Both ends are open before anybody waits for one. One who can also read would keep the pipe alive for itself.
+  # shellcheck disable=SC2094 # a FIFO
+  exec 5<>"$ORCH_STEP/held" 6<"$ORCH_STEP/held"
+  exec 5>"$ORCH_STEP/held"
   (
-    exec 5>&-
+    exec 5>&- <&6 6<&-
     # shellcheck disable=SC2034 # for compose
     holding=1 compose_exec=exec
     one_off "$@"
   ) &
   held=$!
+  exec 6<&-
 }
 
 # Nobody has to see what Compose says to no configuration at all.
@@ -41,15 +49,13 @@ one_off_within() {
   shift
   rm -f "$ORCH_STEP/late"
   if [ -n "$held" ]; then
-    # In the background: a Compose that has died reads nothing.
+    # In the background: time runs already. Where Compose has died it ends by SIGPIPE.
     cat "$ORCH_OPT/releases/$1/effective.json" >&5 5>&- &
-    one_off_feeder=$!
     exec 5>&-
   fi
   later "$one_off_seconds" too_late
   if [ -n "$held" ]; then
     wait "$held" && one_off_rc=0 || one_off_rc=$?
-    kill "$one_off_feeder" 2>/dev/null || : # it has ended
     held=''
     rm -f "$ORCH_STEP/held"
   else
@@ -65,17 +71,17 @@ too_late() {
   remove_one_offs
 }
 
-# later SECONDS COMMAND…: does that then, in the background, unless call_off comes first. One at a time.
+# later SECONDS COMMAND…: does that then, in the background, unless call_off comes first. One at a time. Not for a script that traps TERM: what has been
+# forked from one, and hasn't begun yet, takes a signal for its parent's and loses it.
 later() {
   (
-    trap 'exit 0' TERM
+    others=$!
+    trap '[ "$!" = "$others" ] || kill -KILL "$!"; exit 0' TERM # whenever it comes, no nap goes on
     sleep "$1" &
-    nap=$!
-    trap 'kill "$nap"; exit 0' TERM
     shift
-    wait "$nap"
+    wait "$!"
     "$@"
-  ) &
+  ) 4>&- &
   later_pid=$!
 }
 

@@ -10,6 +10,8 @@ DISK_FREE=0 MEMORY_FREE=0
 . "$ORCH_STEP/params"
 
 command -v docker >/dev/null || die "Docker isn't installed on this host."
+# Before we start anything that needs some.
+_available=$(awk '/^MemAvailable:/ { print $2 }' /proc/meminfo)
 
 # How well the running release answers, asked by its own gates while the deployment prepares: an undo is judged against it. Whoever changes
 # something first waits for it (await_baseline). A plan (number 0) has nothing to undo. Half a look is none: without a baseline an undo has to
@@ -40,7 +42,6 @@ need_space() {
 }
 need_space "$ORCH_OPT" releases
 need_space "$ORCH_STATE" 'state of deployments'
-_available=$(awk '/^MemAvailable:/ { print $2 }' /proc/meminfo)
 if [ $((_available / 1024)) -lt $((MEMORY_FREE / 1048576)) ]; then
   die "Only $((_available / 1024)) MiB of memory are available, $((MEMORY_FREE / 1048576)) MiB are needed."
 fi

@@ -67,8 +67,10 @@ tame() {
   [ "${policy%%:*}" = no ] || docker update --restart=no "$1" >/dev/null
   printf '%s %s\n' "$1" "$policy" >>"$ORCH_STEP/policies"
 }
+begun=$(date +%s%N)
 while read -r action id nano service one_off; do
-  [ "$one_off" = False ] || continue
+  # What came before isn't our doing: what runs may fall over again and again.
+  if [ "$one_off" != False ] || [ "$nano" -lt "$begun" ]; then continue; fi
   case $action in
   create) tame "$id" ;;
   rename) ! grep -q "^$id " "$ORCH_STEP/policies" || docker start "$id" >/dev/null || : ;; # tried again below, where it counts
@@ -86,7 +88,7 @@ if [ -n "$SIGNAL" ]; then
   [ -z "$running" ] || docker stop --signal "$SIGNAL" --time "$GRACE" $running >/dev/null
 fi
 compose -f "$config" up --no-start --no-deps --no-build --pull never --timeout "$GRACE" "$@" </dev/null
-kill "$events" 2>/dev/null || : # its end ends the watcher, which first does what has been announced
+kill -KILL "$events" 2>/dev/null || : # its end ends the watcher, which first does what has been announced
 wait "$watcher"
 
 containers=$(all_containers)
