@@ -49,7 +49,7 @@ MUTANTS = {
         "journal.sh", 'sync -d journal.jsonl || return 1\n  tell', ":\n  tell",
         with_disk(test_durability.test_nothing_happens_before_its_line_is_on_the_disk)),
     "scriptsAreNotSynced": (
-        "attach.sh", "-print0 | sync_all ||", "-print0 >/dev/null ||",
+        "receiving.sh", "-print0 | sync_all ||", "-print0 >/dev/null ||",
         with_disk(test_durability.test_nothing_happens_before_its_line_is_on_the_disk)),
     "failedStepsAreIgnored": (
         "runner.sh", '[ "$_status" = 0 ] || [ $committed = 1 ] || {\n    _text', "true || {\n    _text",
