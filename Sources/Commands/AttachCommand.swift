@@ -22,17 +22,18 @@ struct AttachCommand: AsyncParsableCommand {
 
   func run() async throws {
     let summary = try await CommandContext.reporting { context, queue in
-      try await follow(DeploymentScreen(global, context: context, queue: queue), queue)
+      try await follow(DeploymentScreen(global, context: context, queue: queue))
     }
     if summary.exitStatus != 0 { throw ExitCode(summary.exitStatus) }
   }
 
-  private func follow(_ screen: DeploymentScreen, _ queue: OutputQueue) async throws -> DeploymentSummary {
+  private func follow(_ screen: DeploymentScreen) async throws -> DeploymentSummary {
     defer { screen.end() }
     let command = try ReadingCommand(global, environment: environment)
     let follower = DeploymentFollower(host: command.host.name, paths: command.paths) { screen.view.handle($0) }
     let name = command.inventory.environment
     let interrupts = Interrupts { _ in
+      screen.leaveIfConcluded()
       screen.leave("left; the deployment goes on, on the host: orchestrate attach \(name)")
     }
     let secrets = HostSecrets(command.session, inventory: command.inventory)
@@ -44,8 +45,7 @@ struct AttachCommand: AsyncParsableCommand {
       screen.view.handle(.secrets(try await secrets.values(attachment, deployment: number)))
       return try await follower.follow(attachment, inventory: command.inventory)
     }
-    screen.end()
-    await queue.drain()
+    await screen.conclude(summary)
     interrupts.end()
     return summary
   }

@@ -112,6 +112,7 @@ struct DeploymentCommand: Sendable {
     let policy = Mutex(InterruptPolicy())
     let asks = request.isInteractive && context.standardErrorIsTerminal
     let interrupts = Interrupts { kind in
+      screen.leaveIfConcluded()
       switch policy.withLock({ $0.action(on: kind, canAsk: asks && hasForeground()) }) {
       case .ask: Task { await run.askToStop(reason: reason(of: kind)) }
       case .abort: Task { await run.interrupt(reason: reason(of: kind)) }
@@ -123,9 +124,8 @@ struct DeploymentCommand: Sendable {
       }
     }
     let summary = await run.run()
-    screen.end()
     // With our signals still: a reader that doesn't go on can be left, and one that goes away ends nothing.
-    await queue.drain()
+    await screen.conclude(summary)
     interrupts.end()
     await connector.close()
     return summary

@@ -1,6 +1,7 @@
 internal import Diagnostics
 internal import Engine
 internal import Inventory
+internal import Synchronization
 internal import Views
 
 #if canImport(Glibc)
@@ -14,6 +15,7 @@ final class DeploymentScreen: Sendable {
   let view: any DeploymentView
   private let queue: OutputQueue
   private let ticking: Task<Void, Never>
+  private let outcome = Mutex<Int32?>(nil)
 
   /// - Parameter queue: what the context writes to.
   init(_ options: GlobalOptions, context: CommandContext, queue: OutputQueue) {
@@ -44,13 +46,26 @@ final class DeploymentScreen: Sendable {
 
   func end() { ticking.cancel() }
 
-  /// Ends the process, and waits a second at most for whoever reads: the host goes on without us.
-  func leave(_ text: String) -> Never {
+  /// The deployment has ended so; returns once everything about it is read.
+  func conclude(_ summary: DeploymentSummary) async {
+    end()
+    outcome.withLock { $0 = summary.exitStatus }
+    await queue.drain()
+  }
+
+  /// A person leaves: with the outcome, where it is known and only nobody reads it.
+  func leaveIfConcluded() {
+    guard let status = outcome.withLock({ $0 }) else { return }
+    leave("left at once: the deployment has ended, and not all about it was read", status)
+  }
+
+  /// Ends the process, and waits a second at most for whoever reads: the host goes on without us, or has nothing left to do.
+  func leave(_ text: String, _ status: Int32 = ExitStatus.outcomeUnknown.rawValue) -> Never {
     queue.leave()
     view.handle(.warning(host: nil, text: text))
     end()
     queue.drain(seconds: 1)
-    exitProcess(ExitStatus.outcomeUnknown.rawValue)
+    exitProcess(status)
   }
 }
 

@@ -429,6 +429,24 @@ def test_a_late_beat_for_another_deployment_is_void(host, client):
     assert client.closed()["outcome"] == "undone"
 
 
+def test_a_late_beat_for_another_deployment_hides_none_of_ours(host):
+    """Ours came at 90 s; whoever writes over it says nothing about us, least of all that we were never heard of."""
+    lease_over = re.search(r"^lease_over\(\) \{.*?^\}", (HOST / "runner.sh").read_text(), re.M | re.S).group()
+    folder = host.state / "clock/deployments/2"
+    script = f"""set -eu; mkdir -p '{folder}'; cd '{folder}'; {lease_over}
+        clock() {{ :; }}
+        first_line() {{ REPLY=boot; }}
+        told() {{ up_ms=$1; if lease_over; then echo over; else echo alive; fi; }}
+        N=2 lease=5 heard_at=80000
+        told 84000; told 86000
+        echo 'boot 90.00 2' >../../heartbeat; told 94000
+        echo 'boot 99.00 1' >../../heartbeat; told 94900; told 95100
+        echo 'other 99.00 2' >../../heartbeat; told 95100
+        echo 'boot 95.00' >../../heartbeat; told 99000"""
+    process = host.start("-c", script)
+    assert process.communicate(timeout=20)[0].decode().split() == ["alive", "over", "alive", "alive", "over", "over", "alive"]
+
+
 def test_lease_after_the_commit(host, client):
     client.open(lease=3)
     client.send(deployment(step("04-long", "sleep 5", AFTER=1), step("05-later", "", AFTER=1)), seal=False)

@@ -1,6 +1,7 @@
 """A person at a terminal, and signals: abort or detach, leaving at once, waiting for the lock, a lost connection. By the real binary on a pty."""
 
 import contextlib
+import fcntl
 import json
 import os
 import pty
@@ -197,6 +198,30 @@ def test_a_terminal_that_is_stopped_holds_up_nothing(running):
     assert person.end() == 0, person.seen[-3000:]
     assert "committed: release" in person.text(start)
     consistent(running, SLOW)
+
+
+def test_who_leaves_what_has_ended_gets_its_status(running):
+    """Nobody reads the pipe; the outcome is known, and a signal has nothing left to undo."""
+    state = "/var/lib/orchestrate/market-bot"
+    number = int(running.host(f"cat {state}/sequence")) + 1
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    client = subprocess.Popen(
+        [BINARY, "deploy", "prod", BEFORE, "--yes", "--json"], cwd=running.folder, env=running.env(), stdin=subprocess.DEVNULL, stdout=writer,
+        stderr=subprocess.DEVNULL)
+    os.close(writer)
+    try:
+        running.host(f"""timeout 60 sh -c 'until grep -qs "\"closed\"" {state}/deployments/{number}/journal.jsonl; do sleep 0.1; done'""")
+        assert client.poll() is None, "all of it was read"
+        for _ in range(2):  # the first may come before the client knows
+            client.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                client.wait(10)
+                break
+        assert client.returncode == 0
+    finally:
+        client.kill()
+        os.close(reader)
 
 
 def queued(project):

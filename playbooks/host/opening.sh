@@ -153,7 +153,7 @@ new_deployment() {
   mv sequence.new sequence
   cp "deployments/$_number/holder.json" holder
   sync . deployments
-  opened_at=$up_ms
+  heard_at=$up_ms # or opened
   load "$_number"
 }
 

@@ -248,22 +248,21 @@ commit() {
   record committed "\"release\":$N" || tell
 }
 
-# Whether the client has been silent for longer than the lease. A beat says whose deployment it is for: one that comes late, of a client that is another's by now,
-# may be written behind our opening. An older client doesn't say.
+# Whether the client has been silent for longer than the lease. A beat says for which deployment it is: a late one for another may be written behind our
+# opening, and over a beat of ours. An older client doesn't say.
 lease_over() {
   [ ! -e detached ] || return 1
   clock
-  _since=$opened_at
   _boot='' _beat='' _of=''
   [ ! -r ../../heartbeat ] || read -r _boot _beat _of <../../heartbeat || :
   case ${_of:-$N}.$_beat in
     "$N".[0-9]*.[0-9][0-9])
       first_line /proc/sys/kernel/random/boot_id
       _beat=$((${_beat%.*} * 1000 + 1${_beat#*.} * 10 - 1000))
-      [ "$_boot" != "$REPLY" ] || [ $_beat -lt $_since ] || _since=$_beat
+      [ "$_boot" != "$REPLY" ] || [ $_beat -lt $heard_at ] || heard_at=$_beat
       ;;
   esac
-  [ $((up_ms - _since)) -gt $((lease * 1000)) ]
+  [ $((up_ms - heard_at)) -gt $((lease * 1000)) ]
 }
 
 # Whenever no step runs: what comes next.

@@ -75,11 +75,12 @@ too_late() {
 # forked from one, and hasn't begun yet, takes a signal for its parent's and loses it.
 later() {
   (
-    others=$!
-    trap '[ "$!" = "$others" ] || kill -KILL "$!"; exit 0' TERM # whenever it comes, no nap goes on
+    others=${!-}
+    trap '[ "${!-}" = "$others" ] || kill -KILL "$!"; exit 0' TERM # whenever it comes, no nap goes on
     sleep "$1" &
     shift
     wait "$!"
+    trap 'exit 0' TERM
     "$@"
   ) 4>&- &
   later_pid=$!
