@@ -38,7 +38,7 @@ def settled(project, within: float) -> str:
     """Waits until nothing is open any more; the version that is current then."""
     state = "/var/lib/orchestrate/market-bot"
     deadline = time.monotonic() + within
-    while project.host(f"cat {state}/open 2>/dev/null || true", check=False) != "":
+    while project.host(f"cat {state}/open 2>/dev/null || echo nothing", check=False) != "nothing":  # a host that doesn't answer isn't settled
         assert time.monotonic() < deadline, project.host(f"tail -n 20 {state}/deployments/*/journal.jsonl")
         time.sleep(0.3)
     return project.current()
