@@ -52,15 +52,15 @@ def section(document: dict) -> str:
             "the deployment goes on, whatever it had still to do.\n\n" + table(document))
 
 
-def write(document: dict):
+def write(name: str, content: str):
     """Between the two comments of docs/reliability.md."""
     path = ROOT / "docs/reliability.md"
-    begin, end = "<!-- faults: begin -->", "<!-- faults: end -->"
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     text = path.read_text()
     if begin not in text:
         sys.exit(f"faults: {path} has no place for the table ({begin})")
     head, _, rest = text.partition(begin)
-    path.write_text(f"{head}{begin}\n{section(document)}\n{end}{rest.partition(end)[2]}")
+    path.write_text(f"{head}{begin}\n{content}\n{end}{rest.partition(end)[2]}")
 
 
 def main():
@@ -71,7 +71,7 @@ def main():
     parser.add_argument("--operation", choices=["deploy", "rollback", "rotate", "failing"], help="only this one, whatever the seed says")
     parser.add_argument("--lease", type=int, default=3, metavar="SECONDS")
     parser.add_argument("--droplets", type=int, default=2, metavar="N", help="that run beside each other (2)")
-    parser.add_argument("--prefix", default="faults", metavar="NAME", help="of the droplets' names")
+    parser.add_argument("--prefix", metavar="NAME", help="of the droplets' names (faults; with --against: against)")
     parser.add_argument("--binary", type=Path, default=Path(os.environ.get("ORCHESTRATE", ROOT / ".build/debug/orchestrate")), metavar="PATH")
     parser.add_argument("--json", type=Path, metavar="FILE", help="gets the results")
     parser.add_argument("--keep", metavar="DIR", help="gets what belongs to a violation")
@@ -81,8 +81,15 @@ def main():
     parser.add_argument("--smoke", action="store_true", help="a run of each fault but the slow ones, three droplets beside each other: for script/test")
     parser.add_argument("--self-test", action="store_true", help="plants each violation on a droplet: the observer must name it")
     parser.add_argument("--mutants", action="store_true", help="breaks the runner's rules one by one: the campaign must notice")
+    parser.add_argument("--against", choices=["bash"], help="breaks the careful bash script of script/bench deploy instead, by the client's and the network's faults")
+    parser.add_argument("--ours", type=Path, metavar="FILE", help="with --against: results of the normal campaign, for a column beside the script's")
     parser.add_argument("--list", action="store_true", help="prints the faults")
     options = parser.parse_args()
+    options.prefix = options.prefix or ("against" if options.against else "faults")
+    if options.against and (options.smoke or options.self_test or options.mutants):
+        parser.error("--against goes with none of --smoke, --self-test, --mutants")
+    if options.against and not options.faults:
+        options.faults = "client,network"
 
     from faults import FAULTS  # asks for the sandbox's settings, which --help doesn't need
 
@@ -113,10 +120,7 @@ def main():
         document = run(options, faults)
     if options.json:
         options.json.write_text(json.dumps(document, indent=1) + "\n")
-    if options.table:
-        print(table(document))
-    if options.write:
-        write(document)
+    show(options, faults, document)
     counted = [result for result in document["results"] if not result["late"]]
     bad = [result for result in document["results"] if result["violations"]]
     print(f"{len(counted)} runs, {len(document['results']) - len(counted)} late, {len(bad)} with violations"
@@ -125,17 +129,37 @@ def main():
     return 1 if bad or document.get("failed") or not counted else 0
 
 
+def show(options, faults, document):
+    if options.against:
+        import against
+
+        ours = json.loads(options.ours.read_text()) if options.ours else None
+        name, made, whole = "against", against.table, against.section
+        arguments = (document, faults, ours)
+    else:
+        name, made, whole, arguments = "faults", table, section, (document,)
+    if options.table:
+        print(made(*arguments))
+    if options.write:
+        write(name, whole(*arguments))
+
+
 def run(options, faults) -> dict:
-    if not os.access(options.binary, os.X_OK):
+    if options.against:
+        from against import Against as Campaign
+        from against import case
+    else:
+        from runs import Campaign, case
+    if not options.against and not os.access(options.binary, os.X_OK):
         sys.exit(f"faults: {options.binary} isn't there: swift build --product orchestrate, or --binary PATH")
-    from runs import Campaign, case
 
     options.binary = options.binary.resolve()
     seeds = [case(seed, faults, options.lease) for seed in range(options.seed, options.seed + options.runs)]
     if options.operation:
         seeds = [replace(one, operation=options.operation) for one in seeds]
-    words = ["--smoke"] if options.smoke else [f"--runs {options.runs}", f"--seed {options.seed}", *([f"--faults {shlex.quote(options.faults)}"] if options.faults else []),
-                                               *([f"--operation {options.operation}"] if options.operation else [])]
+    words = ["--smoke"] if options.smoke else [
+        *([f"--against {options.against}"] if options.against else []), f"--runs {options.runs}", f"--seed {options.seed}",
+        *([f"--faults {shlex.quote(options.faults)}"] if options.faults else []), *([f"--operation {options.operation}"] if options.operation else [])]
     began = time.time()
 
     def document() -> dict:

@@ -11,7 +11,9 @@ import sys
 PROJECT, OUR_MARK = sys.argv[1], sys.argv[2]
 OPT, STATE = f"/opt/{PROJECT}", f"/var/lib/orchestrate/{PROJECT}"
 COMPOSE = "/usr/libexec/docker/cli-plugins/docker-compose"
-CLIENTS = ("runner.sh", "attach.sh", "apply.sh", "undo.sh", "boot.sh", "check.sh", "pg_dump", "pg_restore", "docker-compose", "alembic")
+CLIENTS = (
+    "runner.sh", "attach.sh", "apply.sh", "undo.sh", "boot.sh", "check.sh", "peer-host-deploy.sh", "peer-host-rollback.sh",
+    "pg_dump", "pg_restore", "docker-compose", "alembic")
 
 
 def out(*words, timeout=20):
@@ -186,7 +188,7 @@ def main():
         "rows": rows,
         "messages": messages,
         "sessions": sessions,
-        "locks": {name: lock_is_free(path) for name, path in (("project", f"{STATE}/lock"), ("above", "/var/lib/orchestrate/lock"))},
+        "locks": {name: lock_is_free(path) for name, path in (("project", f"{STATE}/lock"), ("above", "/var/lib/orchestrate/lock"), ("the bash script's", f"{OPT}/lock"))},
         "processes": processes(),
         "units": [line.split()[0] for line in units.splitlines() if line.split()[0].startswith(f"orchestrate-{PROJECT}-")
                   or line.split()[2] in ("active", "activating", "deactivating", "failed") and not line.startswith("orchestrate-sandbox")],

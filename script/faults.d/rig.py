@@ -69,8 +69,9 @@ class Writer:
 
     def _connect(self):
         self._disconnect()
-        inner = (f'exec docker exec -i -e PGAPPNAME=faults-writer -e PGCONNECT_TIMEOUT=3 "$(docker ps -q --filter label=com.docker.compose.project={APP} '
-                 '--filter label=com.docker.compose.service=postgres)" psql -U market -d market -qAt # ' + observer.MARK)
+        inner = (f'exec docker exec -i -e PGAPPNAME={observer.MARK}-writer -e PGCONNECT_TIMEOUT=3 "$(docker ps -q '
+                 f'--filter label=com.docker.compose.project={APP} --filter label=com.docker.compose.service=postgres)" '
+                 f'psql -U market -d market -qAt # {observer.MARK}')
         self.psql = subprocess.Popen(
             ["docker", "-H", SETTINGS["DOCKER_HOST"], "exec", "-i", f"orchestrate-droplet-{self.droplet}", "sh", "-c", inner],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
@@ -113,6 +114,8 @@ class Writer:
 class Client:
     """The real binary, and what it prints: to pipes, or to a terminal of its own."""
 
+    without_terminal: dict = {}  # for Popen
+
     def __init__(self, project: Project, *arguments: str, terminal: bool = False, **environment: str):
         self.began = time.time()
         self.text = {"stdout": "", "stderr": ""}
@@ -127,7 +130,7 @@ class Client:
             pipes = {"stdout": master}
         else:
             self.process = subprocess.Popen(
-                [project.binary, *arguments], **words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                [project.binary, *arguments], **words, **self.without_terminal, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
             pipes = {"stdout": os.dup(self.process.stdout.fileno()), "stderr": os.dup(self.process.stderr.fileno())}
             self.process.stdout.close()
             self.process.stderr.close()

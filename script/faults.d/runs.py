@@ -167,6 +167,8 @@ class Safety:
 
 
 class Campaign:
+    invariants = observer.INVARIANTS
+
     def __init__(self, options, seeds, done):
         self.options, self.seeds, self.results = options, list(seeds), []
         self.all, self.done = len(self.seeds), done
@@ -179,8 +181,14 @@ class Campaign:
 
     # ---- one run
 
-    def run(self, rig, case: Case) -> dict:
-        rng = Random(case.seed * 7919)
+    def look(self, rig) -> dict:
+        return observer.look(rig.droplet)
+
+    def expected(self, case, before) -> observer.Expected:
+        return expected_after(case, before)
+
+    def begin(self, rig, case) -> dict:
+        """All that goes on beside the operation is under way; gives what was true before it."""
         telegram = rig.project.telegram
         for fault in case.faults:
             fault.mend(rig)
@@ -191,7 +199,11 @@ class Campaign:
         telegram.reset()
         telegram.stream(4)
         rig.writer.begin()
-        before = observer.look(rig.droplet)
+        return self.look(rig)
+
+    def run(self, rig, case: Case) -> dict:
+        rng = Random(case.seed * 7919)
+        before = self.begin(rig, case)
         sequence = rig.sequence()
         client = rig.client(*rig.arguments(case.operation), terminal=any(fault.terminal for fault in case.faults))
         result = {"seed": case.seed, "operation": case.operation, "faults": [fault.name for fault in case.faults], "family": case.faults[0].family,
@@ -213,7 +225,7 @@ class Campaign:
             fault.mend(rig)
         result["status"] = status
         well = safety.end()
-        seen, found = self.settle(rig, case, sequence, before)
+        seen, found = self.settle(rig, case, before)
         history = rig.history(sequence)
         deployment = of_client(history, "ada")
         result["outcome"] = deployment["outcome"] if deployment else "nothing opened"
@@ -275,15 +287,15 @@ class Campaign:
         if case.faults[-1].silences and parts.get("last_start", 0) > case.lease + 2:
             yield "lease", f"a step was begun {parts['last_start']} s after the client's last sign of life"
 
-    def settle(self, rig, case, sequence, before):
+    def settle(self, rig, case, before):
         """Once the host is quiet: what was seen, and what is wrong with it."""
-        expected = expected_after(case, before)
-        inherited = observer.judge(before, observer.Expected(before))
+        expected = self.expected(case, before)
+        inherited = observer.judge(before, observer.Expected(before), self.invariants)
         patience = time.time() + (60 if any(fault.machine for fault in case.faults) else 8)
         while True:
             try:
-                seen = observer.look(rig.droplet)
-                found = [violation for violation in observer.judge(seen, expected) if violation not in inherited]
+                seen = self.look(rig)
+                found = [violation for violation in observer.judge(seen, expected, self.invariants) if violation not in inherited]
             except (OSError, ValueError, subprocess.TimeoutExpired) as error:
                 seen, found = {}, [("observer", str(error))]
             if not found or time.time() > patience:
@@ -301,8 +313,9 @@ class Campaign:
             expected.counts["conflicts"] = 0  # the connection of a poller that died outlives it
         if seen:
             try:
-                seen = observer.look(rig.droplet)
-                found = [violation for violation in observer.judge(seen, expected) if violation not in inherited]  # what an earlier run has left is that run's
+                seen = self.look(rig)
+                # What an earlier run has left is that run's.
+                found = [violation for violation in observer.judge(seen, expected, self.invariants) if violation not in inherited]
             except (OSError, ValueError, subprocess.TimeoutExpired) as error:
                 found = [("observer", str(error))]
         if not expected.acknowledged:
@@ -340,19 +353,23 @@ class Campaign:
             return [("next operation", f"the next {operation} doesn't work: {str(error)[:200]}")]
         return []
 
-    def keep(self, rig, result, client, seen):
+    def evidence(self, result, client, seen) -> Path:
         """What a person needs to see what went wrong."""
         folder = Path(self.options.keep or tempfile.mkdtemp(prefix="orchestrate-faults-")) / f"seed-{result['seed']}"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "client.txt").write_text(f"exit status {result['status']}\n---- stdout\n{client.text['stdout']}\n---- stderr\n{client.text['stderr']}\n")
         (folder / "seen.json").write_text(json.dumps(seen, indent=1))
         (folder / "result.json").write_text(json.dumps(result, indent=1))
+        result["evidence"] = str(folder)
+        return folder
+
+    def keep(self, rig, result, client, seen):
+        folder = self.evidence(result, client, seen)
         number = rig.sequence()
         for name in ("journal.jsonl", "log"):
             (folder / f"{number}-{name}").write_text(rig.read(f"deployments/{number}/{name}"))
         units = "systemctl list-units --all --no-pager 'orchestrate*'; journalctl -q --no-pager -o short-precise -u 'orchestrate*' | tail -n 300"
         (folder / "units.txt").write_text(rig.root(units))
-        result["evidence"] = str(folder)
 
     # ---- all of them
 
