@@ -30,17 +30,23 @@ def spread(values):
 
 
 def table(document: dict) -> str:
-    """Markdown: by fault, runs and seconds to safety."""
-    rows = ["| family | fault | runs | violations | median s | p99 s | max s |", "|---|---|---|---|---|---|---|"]
+    """Markdown: by fault, runs and seconds to safety; of those that were undone also the median of what these consist of."""
+    rows = ["| family | fault | runs | violations | median s | p99 s | max s | until the undo, s | the undo, s |", "|---|---|---|---|---|---|---|---|---|"]
     counted = [result for result in document["results"] if not result["late"]]
     groups: dict[tuple, list] = {}
     for result in counted:
         groups.setdefault((result["family"], result["faults"][0] if len(result["faults"]) == 1 else "two within ten seconds"), []).append(result)
+
+    def row(family, name, results):
+        times = [f"{value:.1f}" for value in spread([result["safe_after"] for result in results] or [0])]
+        undone = [result["parts"] for result in results if "undo" in result["parts"]]
+        for part in ("until_undo", "undo"):
+            times.append(f"{statistics.median([parts[part] for parts in undone]):.1f}" if undone else "")
+        rows.append(f"| {family} | {name} | {len(results)} | {sum(bool(result['violations']) for result in results)} | {' | '.join(times)} |")
+
     for (family, name), results in sorted(groups.items(), key=lambda item: (item[0][1] == "two within ten seconds", item[0])):
-        median, high, most = spread([result["safe_after"] for result in results])
-        rows.append(f"| {family} | {name} | {len(results)} | {sum(bool(result['violations']) for result in results)} | {median:.1f} | {high:.1f} | {most:.1f} |")
-    median, high, most = spread([result["safe_after"] for result in counted] or [0])
-    rows.append(f"| all | | {len(counted)} | {sum(bool(result['violations']) for result in counted)} | {median:.1f} | {high:.1f} | {most:.1f} |")
+        row(family, name, results)
+    row("all", "", counted)
     return "\n".join(rows)
 
 
