@@ -78,16 +78,6 @@ if [ -n "$registry" ]; then
 fi
 compose "$release" pull --quiet
 
-restore_previous() {
-  local status=$?
-  [ "$status" != 0 ] || return 0
-  if [ -n "$previous" ]; then
-    printf 'peer: back to %s\n' "$(basename "$previous")" >&2
-    compose "$previous" up -d --no-deps --no-build --pull never bot
-  fi
-  exit "$status"
-}
-
 if [ -z "$previous" ]; then
   step database
   compose "$release" up -d --no-build --pull never postgres redis

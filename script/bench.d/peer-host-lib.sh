@@ -25,6 +25,19 @@ die() {
   exit 1
 }
 
+# Nobody may be there any more to read what is printed: what is begun is taken back also then.
+trap '' PIPE
+# By the EXIT trap, from where something changes: the release in `previous`, if there is one, comes back.
+restore_previous() {
+  local status=$?
+  [ "$status" != 0 ] || return 0
+  if [ -n "$previous" ]; then
+    printf 'peer: back to %s\n' "$(basename "$previous")" >&2 || :
+    compose "$previous" up -d --no-deps --no-build --pull never bot
+  fi
+  exit "$status"
+}
+
 take_lock() {
   exec 9>>"$root/lock"
   flock -n 9 || { printf 'peer: another deploy holds the lock\n' >&2; exit 75; }

@@ -25,9 +25,13 @@ compose "$release" config --images | sort -u | while read -r image; do
 done
 
 step recreate
+# shellcheck disable=SC2034 # for restore_previous
+previous=$current
+trap restore_previous EXIT
 compose "$release" up -d --no-deps --no-build --pull never bot
 step health
 gate "$within" "$stable"
 step commit
 switch_to "$release"
+trap - EXIT
 finish

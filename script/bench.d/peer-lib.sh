@@ -47,7 +47,7 @@ peer_run() {
   command=$(printf '%q ' "$@")
   # shellcheck disable=SC2029 # expanded here on purpose
   tar -C "$stage" -cf - . | ssh -F none -T -i "$key" -p "$port" -o IdentitiesOnly=yes -o BatchMode=yes \
-    -o UserKnownHostsFile="$known_hosts" -o StrictHostKeyChecking=yes -o ConnectTimeout=10 \
+    -o UserKnownHostsFile="$known_hosts" -o StrictHostKeyChecking=yes -o ConnectTimeout=10 -o ServerAliveInterval=5 -o ServerAliveCountMax=3 \
     -o KexAlgorithms=curve25519-sha256 "$user@$host" \
     "umask 077 && stage=\$(mktemp -d) && trap 'rm -rf \"\$stage\"' EXIT && tar -C \"\$stage\" -xf - && cd \"\$stage\" && bash $command"
 }

@@ -2,7 +2,7 @@
 Kamal beside it.
 
 A seed means the same fault, and the same instant where the script has one. The observer is the same; of its invariants those are left out that only the
-product's own files can break or keep. A signal goes to the script and its ssh together, as Ctrl-C, a closed terminal and a cancelled job send it."""
+product's own files can break, and secrets and backups, of which a script may leave some anywhere: that is in its favour."""
 
 import contextlib
 import json
@@ -25,8 +25,7 @@ STEPS = {"deploy": ["lock", "preflight", "release", "env", "pull", "backup", "mi
          "rollback": ["lock", "preflight", "recreate", "health", "commit"]}
 SECONDS = {"deploy": 5.5, "rollback": 3.5}  # undisturbed
 QUIET = 60  # seconds beyond the lease in which the host must come to rest
-# Left out: current, releases, journals, units, temporary, secrets, backups, leftovers (they judge files of the product's own, and what a script may leave in
-# its folder).
+# Left out: current, releases, journals, units, temporary, secrets, backups, leftovers.
 INVARIANTS = (
     observer.containers, observer.images, observer.configuration, observer.environment, observer.password, observer.mounts, observer.schema, observer.poller,
     observer.health, observer.rows, observer.messages, observer.restarts, observer.lock, observer.processes)
@@ -79,12 +78,20 @@ class ScriptClient(Client):
     without_terminal = {"process_group": 0}
 
     def signal(self, number: int):
+        """A SIGTERM is meant for the script alone; whatever else comes hits its ssh as well, as from a terminal or with the machine."""
+        if number == signal.SIGTERM:
+            return self.signal_alone(number)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, number)
 
     def wait(self, timeout: float) -> int | None:
+        deadline = time.monotonic() + timeout
         status = super().wait(timeout)
-        self.signal(signal.SIGKILL)  # an ssh that outlives its script
+        with contextlib.suppress(ProcessLookupError):
+            while time.monotonic() < deadline:  # its ssh may outlive it
+                os.killpg(self.process.pid, 0)
+                time.sleep(0.05)
+        self.signal(signal.SIGKILL)
         return status
 
 
@@ -193,6 +200,8 @@ class Against(runs.Campaign):
         before = self.begin(rig, case)
         client = rig.client(*rig.arguments(case.operation), terminal=fault.terminal)
         late = not wait_for(case.instant, case.operation, client)
+        if late and client.wait(1) != 0:
+            raise Broken(f"the script failed by itself: {(client.text['stdout'] + client.text['stderr'])[-3000:]}")
         broken = time.time()
         at = (re.findall(r"peer: (\S+) ", client.text["stdout"]) or ["the start"])[-1]
         fault.inject(rig, client, Random(case.seed * 7919))
@@ -231,7 +240,7 @@ WORDS = {
     "the client's word": "the exit status is untrue",
 }
 # Kamal 2.12.0, as measured against a real sshd on loopback, with a stand-in for Docker that answers at once.
-SIGNALLED = "its lock is left; the remote command runs on; old and new both keep running"
+SIGNALLED = "while it is locked: its lock is left; the remote command runs on; old and new both keep running"
 KAMAL = {**dict.fromkeys(("SIGINT", "SIGTERM", "SIGHUP"), SIGNALLED),
          "black hole, for good": "during the cutover: silent for 480 s, then exit 1, its lock is left"}
 
@@ -260,9 +269,14 @@ def counted(document: dict) -> dict[tuple, list]:
     return groups
 
 
+def comparable(document: dict) -> dict:
+    """Of a campaign of ours, what the script can do as well."""
+    return document | {"results": [result for result in document["results"] if result["operation"] in STEPS]}
+
+
 def table(document: dict, faults: list, ours: dict | None) -> str:
     """Markdown. Without a campaign of ours there is no column for it."""
-    campaigns = [counted(ours), counted(document)] if ours else [counted(document)]
+    campaigns = [counted(comparable(ours)), counted(document)] if ours else [counted(document)]
 
     def row(*cells):
         return f"| {' | '.join(cells)} |"
@@ -284,5 +298,5 @@ def section(document: dict, faults: list, ours: dict | None) -> str:
     text = (f"The last such campaign, made with `{document['command']}`: runs with a violation/runs, then which; {len(document['results']) - late} runs"
             + (f" ({late} more whose operation had ended before the fault)" if late else "") + ".")
     if ours:
-        text += f" orchestrate: the runs of these faults, alone, in `{ours['command']}`, judged by all invariants."
+        text += f" orchestrate: the deploys and rollbacks with one of these faults in `{ours['command']}`, judged by all invariants and limits of time."
     return f"{text}\n\n{table(document, faults, ours)}"

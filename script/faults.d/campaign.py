@@ -39,7 +39,7 @@ def table(document: dict) -> str:
 
     def row(family, name, results):
         times = [f"{value:.1f}" for value in spread([result["safe_after"] for result in results] or [0])]
-        undone = [result["parts"] for result in results if "undo" in result["parts"]]
+        undone = [result["parts"] for result in results if "undo" in result.get("parts", {})]
         for part in ("until_undo", "undo"):
             times.append(f"{statistics.median([parts[part] for parts in undone]):.1f}" if undone else "")
         rows.append(f"| {family} | {name} | {len(results)} | {sum(bool(result['violations']) for result in results)} | {' | '.join(times)} |")
@@ -94,6 +94,8 @@ def main():
     options.prefix = options.prefix or ("against" if options.against else "faults")
     if options.against and (options.smoke or options.self_test or options.mutants):
         parser.error("--against goes with none of --smoke, --self-test, --mutants")
+    if options.against and options.operation not in (None, "deploy", "rollback"):
+        parser.error("the script that --against breaks can deploy and roll back")
     if options.against and not options.faults:
         options.faults = "client,network"
 
@@ -103,6 +105,8 @@ def main():
     faults = [fault for fault in FAULTS if not wanted or fault.family in wanted or fault.name in wanted]
     if unknown := [word for word in wanted if not any(word in (fault.family, fault.name) for fault in FAULTS)]:
         parser.error(f"no fault is called {', '.join(unknown)}; --list names them")
+    if options.against and any(fault.family not in ("client", "network") for fault in faults):
+        parser.error("--against takes faults of the families client and network")
     if options.smoke:  # each fault once that is done within a minute
         faults = [fault for fault in faults if not fault.slow]
         options.runs, options.droplets = len(faults), max(3, options.droplets)

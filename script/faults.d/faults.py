@@ -94,8 +94,9 @@ CLIENT = [
 
 
 def cancelled(client: Client):
-    for number, seconds in ((signal.SIGINT, 7.5), (signal.SIGTERM, 2.5), (signal.SIGKILL, 0)):
-        client.signal(number)
+    """As GitHub's runner does: two signals to the process that it has started, then an end to all that is left of it."""
+    for send_signal, number, seconds in ((client.signal_alone, signal.SIGINT, 7.5), (client.signal_alone, signal.SIGTERM, 2.5), (client.signal, signal.SIGKILL, 0)):
+        send_signal(number)
         deadline = time.monotonic() + seconds
         while client.alive() and time.monotonic() < deadline:
             time.sleep(0.05)

@@ -158,9 +158,12 @@ class Client:
     def alive(self) -> bool:
         return self.process.poll() is None
 
-    def signal(self, number: int):
+    def signal_alone(self, number: int):
+        """To the process that was started, whatever that has started itself."""
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(number)
+
+    signal = signal_alone
 
     def wait(self, timeout: float) -> int | None:
         """Its exit status; None: it hangs (and is ended)."""
