@@ -13,8 +13,10 @@ for path; do
   case $path in -*) continue ;; esac
   # About to be synced; nobody may have been told.
   if [ "$path" = journal.jsonl ] && [ -e "$disk/full" ]; then exit 1; fi
+  if [ "$path" = journal.jsonl ] && [ -e "$disk/kill-at" ] && tail -n 1 journal.jsonl | grep -q "^{\"event\":\"$(cat "$disk/kill-at")\""; then
+    rm "$disk/kill-at"; kill -KILL $PPID; exit 137
+  fi
   if [ "$path" = journal.jsonl ] && grep -q '"event":"closed"' journal.jsonl; then
-    if [ -e "$disk/kill-at-closed" ]; then rm "$disk/kill-at-closed"; kill -KILL $PPID; exit 137; fi
     ! grep -q '"event":"closed"' log || echo "closed was told" >>"$disk/missing"
   fi
   # The directory is there by now, and its marker was on the disk before.
@@ -120,11 +122,11 @@ def test_who_rolls_forward_syncs_the_rename(disk):
 def test_who_believes_a_closed_line_syncs_it(disk):
     """Killed between the line and its fsync: lost behind a later commit, it would open a committed deployment again, to be undone."""
     host = disk.host
-    disk.set("kill-at-closed")
+    disk.set("kill-at", "closed")
     client = host.connect()
     client.open()
     client.send(deployment())
-    eventually(lambda: not (disk.path / "kill-at-closed").exists(), "the kill")
+    eventually(lambda: not (disk.path / "kill-at").exists(), "the kill")
     host.await_free_lock()
     journal = host.state / "deployments/1/journal.jsonl"
     assert '"event":"closed"' in journal.read_text() and '"event":"closed"' not in disk.text(journal)

@@ -16,6 +16,7 @@ import test_conversation
 import test_crash
 import test_deployment
 import test_durability
+import test_watch
 from conftest import HOST, ROOT, Host
 
 
@@ -29,6 +30,16 @@ def with_client(test):
 
 def with_torn(outcome):
     return lambda host: test_crash.test_a_torn_closed_line_closes_nothing(host, host.connect(), outcome)
+
+
+def with_watch(test, *arguments, docker=True):
+    """Release 1 runs."""
+
+    def check(host):
+        faked = test_watch.Docker(host)
+        test(test_watch.running(host), *([faked] if docker else []), *arguments)
+
+    return check
 
 
 def killed(tool, number, when, steps):
@@ -70,7 +81,7 @@ MUTANTS = {
         "attach.sh", '  [ "$REPLY" = "$1" ]\n}', '  [ -n "$REPLY" ] && deployment=$ORCH_STATE/deployments/$REPLY\n}',
         with_client(test_conversation.test_messages_for_another_number_are_refused)),
     "recoveryContinues": (
-        "runner.sh", '[ "$mode" = open ] && [ -z "$abandoned" ] && [ ! -e "$start/verdict" ] || {', '[ "$mode" = open ] || {',
+        "runner.sh", '[ ! -e "$start/verdict" ] || mode=recover', 'rm -f "$start/verdict"',
         with_client(test_crash.test_a_second_start_never_continues)),
     "undoIsTurnedBack": (
         "recovery.sh", 'if [ "$REPLY" = "$N" ]; then', 'if grep -q \'"event":"undoing"\' journal.jsonl; then',
@@ -115,6 +126,33 @@ MUTANTS = {
         with_disk(test_durability.test_who_rolls_forward_syncs_the_rename)),
     "failedUndoIsPassedOver": (
         "undoing.sh", '  return "$_status"\n', "  return 0\n", with_client(test_deployment.test_stuck_and_tried_again_by_the_next)),
+    "watchIsMarkedBehindTheEnd": (
+        "watch.sh", ' && sync "$ORCH_STATE/watching" "$ORCH_STATE"; }', "; }",
+        with_watch(test_watch.test_the_mark_of_a_watch_is_on_the_disk_before_the_end, docker=False)),
+    "recoveryForgetsTheWatch": (
+        "runner.sh", '$recovered"\n    take_up_watch\n', '$recovered"\n', with_watch(test_watch.test_a_dead_watch_is_taken_up_afresh)),
+    "breachIsNotSynced": (
+        "watch.sh", "\"$line\" >>journal.jsonl && sync -d journal.jsonl; }", "\"$line\" >>journal.jsonl; }",
+        with_watch(test_watch.test_who_believes_a_line_of_the_watch_syncs_it, "breached", test_watch.by_a_recovery)),
+    "breachIsForgotten": (
+        "watch.sh", '[ "$_newest" != "$N" ] || go_back', ":", with_watch(test_watch.test_killed_at_each_event, 2, "breached")),
+    "returnsWithoutTheLock": (
+        "watch.sh", "  flock -n 9 || return 0\n", "", with_watch(test_watch.test_docker_may_go_and_come_back)),
+    "returnsToAnother": (
+        "watch.sh", '    [ "$REPLY" = watched ] || return 0\n', "    return 0\n",
+        with_watch(test_watch.test_who_ends_a_watch_that_has_let_go_and_dies_at_it)),
+    "watchesWhatIsNotCurrent": (
+        "watch.sh", '  if [ "$REPLY" = "$N" ]; then\n    case $_last in', "  if true; then\n    case $_last in",
+        with_watch(test_watch.test_killed_at_each_event, 3, "committed")),
+    "supersededBehindTheBreach": (
+        "watch.sh", """    case $REPLY in '' | watching) note watched""", """    case $REPLY in *) note watched""",
+        with_watch(test_watch.test_who_believes_a_line_of_the_watch_syncs_it, "breached", test_watch.by_a_new_release)),
+    "readWatchIsNotSynced": (
+        "watch.sh", "  sync -d journal.jsonl\n  REPLY=$(sed", "  REPLY=$(sed",
+        with_watch(test_watch.test_who_believes_a_line_of_the_watch_syncs_it, "watched", test_watch.by_a_recovery)),
+    "toldWatchIsNotSynced": (
+        "attach.sh", 'sync -d "$ORCH_STATE/deployments/$1/journal.jsonl"', ":",
+        with_watch(test_watch.test_who_believes_a_line_of_the_watch_syncs_it, "watched", test_watch.by_who_asks)),
 }
 
 

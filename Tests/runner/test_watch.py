@@ -5,9 +5,11 @@ Docker is a script that says what a test has written down for it."""
 import json
 import os
 import signal
+import subprocess
 
 import pytest
 from conftest import IDS, NO_RELEASE, RELEASE, deployment, eventually, step
+from test_durability import Disk
 
 DOCKER = r"""
 at=$ORCHESTRATE_OPT/docker
@@ -74,6 +76,10 @@ def docker(host):
 
 @pytest.fixture
 def first(host, docker):
+    return running(host)
+
+
+def running(host):
     """Release 1 runs."""
     assert host.connect().run(deployment())["outcome"] == "committed"
     host.await_free_lock()
@@ -349,10 +355,89 @@ def test_killed_at_each_event(first, docker, number, event):
         eventually(lambda: is_over(first) or (first.state / "deployments/2/watch/baseline").exists(), "a watch again")
         docker.says(EXITED)
     eventually(lambda: is_over(first), "the end")
-    number = int(first.current().removeprefix("releases/"))
-    assert number > 2 and state(first) == str(number), (first.describe())
+    current = int(first.current().removeprefix("releases/"))
+    assert current > 2 and state(first) == str(current), (first.describe())
+    if (number, event) in ((3, "committed"), (3, "closed")):
+        assert current == 3 and names(first, 2)[-1] == "breached"  # what has gone back isn't watched over any more
     assert not (first.state / "deployments/2/watch").exists()
     assert first.connect().run(deployment())["outcome"] == "committed"
+
+
+def test_the_mark_of_a_watch_is_on_the_disk_before_the_end(first):
+    disk = Disk(first)
+    disk.set("kill-at", "closed")
+    client = first.connect()
+    client.open(**WATCHING)
+    client.send({**deployment(step("01-release", RELEASE + "\n" + BOT, NO_RELEASE)), **shipped()})
+    eventually(lambda: not (disk.path / "kill-at").exists(), "the kill")
+    assert disk.text(first.state / "watching") == "2\n" and " watching\n" in disk.text(first.state)
+
+
+def by_a_new_release(host, _):
+    assert host.connect().open(command="deploy")[0] == "granted"
+
+
+def by_a_recovery(host, _):
+    assert host.connect().recover()[0] == "recovered"
+
+
+def by_who_asks(_, client):
+    client.ask("state 2")
+
+
+@pytest.mark.parametrize("event", ["watched", "breached"])
+@pytest.mark.parametrize("found", [by_a_new_release, by_a_recovery, by_who_asks])
+def test_who_believes_a_line_of_the_watch_syncs_it(first, docker, event, found):
+    """Killed between the line and its fsync: lost with the power, a watch that is settled would begin afresh, or a way back come from nowhere."""
+    disk = Disk(first)
+    disk.set("kill-at", event)
+    client = watched(first, seconds=2 if event == "watched" else 60)
+    if event == "breached":
+        docker.says(EXITED)
+    eventually(lambda: not (disk.path / "kill-at").exists(), "the kill")
+    first.await_free_lock()
+    journal = first.state / "deployments/2/journal.jsonl"
+    line = f'"event":"{event}"'
+    assert line in journal.read_text() and line not in disk.text(journal)
+    found(first, client)
+    if found is by_a_recovery:  # answered before it goes on with the watch
+        eventually(lambda: line in disk.text(journal), "the fsync")
+    assert line in disk.text(journal)
+    if (event, found) == ("breached", by_a_new_release):
+        assert names(first, 2) == ["closed", "watching", "breached"]  # it doesn't end what has ended
+
+
+def test_who_ends_a_watch_that_has_let_go_and_dies_at_it(first, docker):
+    client = watched(first)
+    client.await_event("watching")
+    (docker.at / "away").touch()
+    eventually(first.lock_is_free, "the lock")
+    first.tool("sync", SYNC)
+    (first.opt_base / "kill-on").write_text("2 watched\n")
+    if IDS:
+        os.chown(first.opt_base, IDS["user"], IDS["group"])
+    request = b'{"environment":"test","app":"app","command":"deploy"}'
+    first.connect().say(f"open other 60 0 {len(request)}", request)
+    eventually(lambda: not (first.opt_base / "kill-on").exists(), "its death")
+    (docker.at / "away").unlink()
+    eventually(lambda: not first.runners() and not (first.state / "watching").exists(), "the end of both")
+    assert names(first, 2) == ["closed", "watching", "watched"] and not (first.state / "deployments/2/watch").exists()
+
+
+def test_a_runner_that_is_started_again_ends_no_watch(first):
+    """As systemd does after a crash, when another one has closed what it had open and gone on: it has nothing to open."""
+    dead = first.connect()
+    dead.open(**WATCHING)
+    os.kill(first.runner_pid(), signal.SIGKILL)
+    first.await_free_lock()
+    client = first.connect()
+    assert client.open(**WATCHING)[0] == "granted" and client.n == 3
+    client.send({**deployment(step("01-release", RELEASE + "\n" + BOT, NO_RELEASE)), **shipped()})
+    client.await_event("watching")
+    runner = first.base / "bundle" / first.bundle_name / "runner.sh"
+    again = [first.path("sh"), str(runner), "open", "app", dead.nonce, "60", "3"]
+    assert subprocess.run(again, env=first.environment, **IDS).returncode == 75
+    assert names(first, 3) == ["closed", "watching"] and not first.lock_is_free()
 
 
 def test_killed_again_and_again(first, docker):

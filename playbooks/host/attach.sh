@@ -101,8 +101,11 @@ deployment_state() {
   elif has_closed "$1"; then
     # A runner that was killed between its last two lines has told the journal, but not the log.
     _last=$(grep '^{"event":"\(closed\|watched\|breached\)",.*}$' "$ORCH_STATE/deployments/$1/journal.jsonl" | tail -n 1)
-    tail -n 100 "$ORCH_STATE/deployments/$1/log" | grep -qF -e "$_last" || runner_alive ||
+    if ! tail -n 100 "$ORCH_STATE/deployments/$1/log" | grep -qF -e "$_last" && ! runner_alive; then
+      # Nor has it fsynced, perhaps, what somebody is told of now.
+      sync -d "$ORCH_STATE/deployments/$1/journal.jsonl"
       printf '\n\001%s\n' "$_last" >>"$ORCH_STATE/deployments/$1/log" || : # a full disk
+    fi
     if ! is_watched "$1"; then
       REPLY=ended # only here: the others set it too
     elif runner_alive; then

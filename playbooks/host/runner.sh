@@ -324,13 +324,18 @@ run_deployment() {
 # ---- main
 
 mkdir -p deployments "$ORCH_OPT/releases"
+# Started again by systemd: the deployment that was granted is closed by now, and never continued.
+[ ! -e "$start/verdict" ] || mode=recover
 [ "$mode" = recover ] || await_request
 request=
 [ ! -e "$start/request" ] || read_request "$start/request"
 # Whether it is for another release: a watch makes way for that.
 supersedes=0
-[ "$mode" = recover ] || case $request in *'"command":"'*) ;; *) supersedes=1 ;; esac
-case $request in *'"command":"deploy"'* | *'"command":"rollback"'* | *'"command":"rotate"'* | *'"command":"restore"'*) supersedes=1 ;; esac
+[ "$mode" = recover ] || case $request in
+  *'"command":"deploy"'* | *'"command":"rollback"'* | *'"command":"rotate"'* | *'"command":"restore"'*) supersedes=1 ;;
+  *'"command":"'*) ;;
+  *) supersedes=1 ;;
+esac
 read_marks
 marked=$REPLY
 take_lock
@@ -376,7 +381,7 @@ rm -f "$@"
   rm -f runner.pid
   fail_start abandon "Deployment $abandoned is not stuck: there is nothing to abandon.${recovered:+ What was open is closed now: $recovered.}"
 }
-# Started again by systemd: the deployment that was granted is closed by now, and never continued. Or so late that attach has given it up.
+# So late that attach has given it up.
 [ "$mode" = open ] && [ -z "$abandoned" ] && [ ! -e "$start/verdict" ] || {
   keep_spare
   if [ -e watching ] && [ "$start" = "$ORCH_STATE/start/boot" ]; then

@@ -160,19 +160,34 @@ let_go() {
   flock -u 9
 }
 
-# The lock again, if nobody has it. Whoever had it in between may have settled the watch.
+# The lock again, if nobody has it.
 take_again() {
   flock -n 9 || return 0
-  first_line "$ORCH_STATE/watching"
-  if [ "$REPLY" != "$N" ]; then
-    stop_ticker
-    rm -f inbox
-    exit 0
-  fi
+  leave_if_settled
   process_identity $$
   echo "$REPLY" >"$ORCH_STATE/runner.pid"
   away=0
   watch_afresh
+}
+
+# Whoever had the lock in between may have settled the watch, or have died at that.
+leave_if_settled() {
+  first_line "$ORCH_STATE/watching"
+  if [ "$REPLY" = "$N" ]; then
+    last_of_watch
+    [ "$REPLY" = watched ] || return 0
+    forget_watch "$N"
+  fi
+  stop_ticker
+  rm -f inbox
+  exit 0
+}
+
+# What the journal of the deployment that is loaded says last of its watch, in REPLY; empty: nothing. Its process may have been killed before the fsync of a
+# line that we build upon.
+last_of_watch() {
+  sync -d journal.jsonl
+  REPLY=$(sed -n 's/^{"event":"\(watching\|breached\|watched\)",.*}$/\1/p' journal.jsonl | tail -n 1)
 }
 
 # REASON [MEMBERS]: the end of a watch that found nothing, and of this process.
@@ -181,8 +196,7 @@ end_watch() {
   stop_ticker
   if [ "$away" = 1 ]; then
     flock 9
-    first_line "$ORCH_STATE/watching"
-    [ "$REPLY" = "$N" ] || exit 0
+    leave_if_settled
   fi
   note watched "\"reason\":\"$1\"${2:+,$2}"
   free_reserve
@@ -244,8 +258,9 @@ take_up_watch() {
   cut_torn journal.jsonl
   first_line "$ORCH_STATE/sequence"
   _newest=$REPLY
+  last_of_watch
+  _last=$REPLY
   current_release
-  _last=$(sed -n 's/^{"event":"\(watching\|breached\|watched\)",.*}$/\1/p' journal.jsonl | tail -n 1)
   if [ "$REPLY" = "$N" ]; then
     case $_last in
       '' | watching) watch ;;
@@ -270,7 +285,8 @@ supersede_watch() {
   if [ -e "deployments/$REPLY/watch/params" ]; then
     load "$REPLY"
     cut_torn journal.jsonl
-    note watched "\"reason\":\"superseded\",\"by\":$_by"
+    last_of_watch
+    case $REPLY in '' | watching) note watched "\"reason\":\"superseded\",\"by\":$_by" ;; esac
     asked_watch=$N
   fi
   forget_watch "$REPLY"

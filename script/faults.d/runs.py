@@ -275,11 +275,13 @@ class Campaign:
     @staticmethod
     def slow(case, result):
         """What took longer than it may: the lease and the running step, the undo's own steps, and 5 s; a machine that starts anew, a minute. Nor may
-        a step begin once the host should have missed the client."""
+        a step begin once the host should have missed the client. Where Docker alone died the deployment goes on, and what Docker has left down is started
+        behind it."""
         parts = result["parts"]
         undo = parts.get("undo", 0)
         if any(fault.machine for fault in case.faults):
-            if result["safe_after"] > 60 + undo:
+            steps = 0 if any(fault.may_not_know for fault in case.faults) else max(parts.get("last_end", 0), parts.get("until_undo", 0))
+            if result["safe_after"] > steps + undo + 60:
                 yield "time to safety", f"{result['safe_after']} s after the fault"
         elif case.faults[-1].family in ("client", "network") and "until_undo" in parts:
             if parts["until_undo"] - max(parts["last_end"], case.lease) > 5 or result["safe_after"] > parts["until_undo"] + undo + 5:
@@ -337,7 +339,7 @@ class Campaign:
             found.append(("status", f"exit status {status}: {(out + err)[-300:]}"))
         status, out, err = rig.ask("attach", "prod")
         wanted = {"committed": 0, "unchanged": 1, "undone": 3, "stuck": 4}.get(last["outcome"])
-        if last["outcome"] == "undone" and last["healthy"] is False:
+        if last["outcome"] == "undone" and last["healthy"] is False and not last.get("unhealthy_before"):
             wanted = 4
         if status != wanted or f"#{last['number']}" not in out + err:
             found.append(("attach", f"exit status {status} for #{last['number']}, which ended {last['outcome']}: {(out + err)[-300:]}"))

@@ -20,6 +20,24 @@ import Testing
     (.init("no commit, two clients, a power loss", steps: Scenario.withoutCommit, two: true, outages: 1), 90_000),
     (.init("a full disk, killed, a power loss", kills: 1, outages: 1, full: 1), 30_000),
     (.init("two clients, cut off, nothing else", two: true, cuts: 1), 100_000),
+    (
+      .init(
+        "a watch, Docker stopped, killed, a power loss", steps: Scenario.perhaps, watched: true, kills: 1, outages: 1,
+        stops: 1), 60_000
+    ),
+    (
+      .init(
+        "a watch, two clients, Docker stopped, killed", steps: Scenario.surely, watched: true, two: true, kills: 1,
+        stops: 1), 120_000
+    ),
+    (
+      .init("a watch, two clients, a power loss", steps: Scenario.surely, watched: true, two: true, outages: 1), 130_000
+    ),
+    (
+      .init(
+        "a watch, killed twice, a lost client", steps: Scenario.perhaps, watched: true, kills: 2, cuts: 1,
+        systemd: false), 100_000
+    ),
   ]
   static let deep: [(Scenario, Int)] = [
     (.init("two clients, cut off and killed, no systemd", two: true, kills: 1, cuts: 1, systemd: false), 1_000_000),
@@ -58,12 +76,12 @@ import Testing
 
 extension Scenario {
   fileprivate init(
-    _ name: String, steps: [Step] = Scenario.deploy, two: Bool = false, kills: UInt8 = 0, outages: UInt8 = 0,
-    cuts: UInt8 = 0, full: UInt8 = 0, aborts: Bool = false, systemd: Bool = true
+    _ name: String, steps: [Step] = Scenario.deploy, watched: Bool = false, two: Bool = false, kills: UInt8 = 0,
+    outages: UInt8 = 0, cuts: UInt8 = 0, full: UInt8 = 0, stops: UInt8 = 0, aborts: Bool = false, systemd: Bool = true
   ) {
     self.init(
-      name: name, steps: steps, systemd: systemd, ben: two, kills: kills, outages: outages, cuts: cuts, full: full,
-      aborts: aborts)
+      name: name, steps: steps, systemd: systemd, ben: two, kills: kills,
+      outages: outages, cuts: cuts, full: full, aborts: aborts, watch: watched, stops: stops)
   }
 }
 
@@ -86,6 +104,15 @@ extension Mutant {
     case .fullDiskUndoesAfterTheCommit: .init(rawValue, full: 1)
     case .abortIsHeardAfterTheCommit: .init(rawValue, aborts: true)
     case .lostClientGuesses: .init(rawValue, cuts: 1)
+    case .watchIsMarkedBehindTheEnd: .init(rawValue, steps: Scenario.surely, watched: true, outages: 1)
+    case .recoveryForgetsTheWatch, .breachIsForgotten: .init(rawValue, steps: Scenario.surely, watched: true, kills: 1)
+    case .breachIsNotSynced: .init(rawValue, steps: Scenario.surely, watched: true)
+    case .returnsWithoutTheLock, .returnsToAnother:
+      .init(rawValue, steps: Scenario.surely, watched: true, two: true, stops: 1)
+    case .watchesWhatIsNotCurrent: .init(rawValue, steps: Scenario.surely, watched: true, kills: 1)
+    case .supersededBehindTheBreach: .init(rawValue, steps: Scenario.surely, watched: true, two: true, kills: 1)
+    case .readWatchIsNotSynced, .toldWatchIsNotSynced:
+      .init(rawValue, steps: Scenario.surely, watched: true, kills: 1, outages: 1)
     case .failedStepsAreIgnored, .undoRunsForwards, .renameIsNotSynced, .closedBeforeHistory, .failedUndoIsPassedOver,
       .clientForgetsWhatItSaw:
       .init(rawValue)

@@ -118,14 +118,20 @@ extension ProtocolModel {
     var next = world
     guard client.isConnected else {
       next[client: slot].flags |= Client.connected
-      if !runnerIsAlive(world), facts.isOpen, !facts.isStuck, world.own.at == .none {
+      if !runnerIsAlive(world), isLeftOpen(client.number, world), world.own.at == .none {
         next.own = Runner(at: .waiting)
       }
       move(next, "connects again", actor)
       if mutant == .lostClientGuesses { prints(3, slot, world, "prints that it was undone, as it will be") }
       return prints(7, slot, world, "prints that it doesn't know")
     }
-    if seesTheEnd(client, world), let status = status(facts.outcome) {
+    if seesTheEnd(client, world), scenario.watch, facts.outcome == .committed {
+      next = world
+      if tellsTheWatch(over: client.number, &next), let status = statusOfTheWatch(over: client.number, next) {
+        return prints(status, slot, next, "prints what became of the watch")
+      }
+      prints(2, slot, world, "leaves the watch to itself")
+    } else if seesTheEnd(client, world), let status = status(facts.outcome) {
       if mutant == .clientForgetsWhatItSaw { prints(7, slot, world, "prints that it doesn't know") }
       return prints(status, slot, world, "prints the outcome")
     }
@@ -150,7 +156,7 @@ extension ProtocolModel {
       next[client: slot].flags &= ~Client.connected
       move(next, "loses the connection", actor, fault: true)
     }
-    if !runnerIsAlive(world), facts.isOpen, !facts.isStuck, world.own.at == .none, !scenario.systemd {
+    if !runnerIsAlive(world), isLeftOpen(client.number, world), world.own.at == .none, !scenario.systemd {
       next = world
       next.own = Runner(at: .waiting)
       move(next, "finds the runner dead", actor)
@@ -186,6 +192,11 @@ extension ProtocolModel {
   private func clientStepIsAhead(_ facts: JournalBook.Facts) -> Bool {
     guard let step = scenario.steps.firstIndex(where: \.isClients) else { return false }
     return facts.ended & (1 << UInt8(step)) == 0
+  }
+
+  private func isLeftOpen(_ number: UInt8, _ world: World) -> Bool {
+    let facts = facts(world, number)
+    return facts.isOpen && !facts.isStuck || world.watching == number
   }
 
   private func runnerIsAlive(_ world: World) -> Bool {
@@ -230,6 +241,7 @@ extension ProtocolModel {
     choose({ $0.current = $0.currentDurable }, where: { $0.current != $0.currentDurable })
     choose({ $0.sequence = $0.sequenceDurable }, where: { $0.sequence != $0.sequenceDurable })
     choose({ $0.marker = $0.markerDurable }, where: { $0.marker != $0.markerDurable })
+    choose({ $0.watching = $0.watchingDurable }, where: { $0.watching != $0.watchingDurable })
     for number: UInt8 in 1...3 {
       choose({ $0[deployment: number].history = $0[deployment: number].historyDurable }) {
         $0[deployment: number].history != $0[deployment: number].historyDurable
@@ -265,7 +277,8 @@ extension ProtocolModel {
         world[deployment: number] = deployment
       }
       (world.currentDurable, world.sequenceDurable, world.markerDurable) = (world.current, world.sequence, world.marker)
-      if scenario.systemd, world.marker != 0 { world.own = Runner(at: .waiting) }
+      world.watchingDurable = world.watching
+      if scenario.systemd, world.marker != 0 || world.watching != 0 { world.own = Runner(at: .waiting) }
       move(world, "the power fails", 6, fault: true)
     }
   }

@@ -15,6 +15,7 @@ extension ProtocolModel {
         open = number
       }
       try check(world, number)
+      try checkWatch(world, number)
     }
     for slot: UInt8 in 0..<2 { try checkPrinted(world, world[client: slot]) }
   }
@@ -61,6 +62,12 @@ extension ProtocolModel {
     let number = client.number, deployment = world[deployment: number]
     let facts = book.facts[Int(deployment.written)]
     switch client.printed {
+    case 0 where scenario.watch:
+      if facts.watch != .over { throw Violation(invariant: .whatWasPrintedIsTrue, text: "0 was printed for \(number)") }
+    case 3 where facts.hasCommitted:
+      if facts.watch != .breached || world.current == number {
+        throw Violation(invariant: .whatWasPrintedIsTrue, text: "3 was printed for \(number)")
+      }
     case 0:
       let stays = scenario.steps.contains(where: \.isCommit) ? world.current >= number : facts.outcome == .committed
       if facts.isUndoing || !stays {
@@ -88,5 +95,6 @@ extension ProtocolModel {
         throw Violation(invariant: .notCommittedIsUndone, text: "\(number) isn't undone")
       }
     }
+    if scenario.watch { try watchIsSettled(world) }
   }
 }

@@ -17,18 +17,20 @@ extension ProtocolModel {
       if mutant != .tornLineIsWrittenOn { next[deployment: open].torn = 0 }
       // No message counts for it any more, and no lease.
       next[deployment: open].flags &= Deployment.granted
+      if scenario.watch { next[deployment: open].flags |= Deployment.recovered }
       if mutant != .takenUpWithoutAMarker { (next.marker, next.markerDurable) = (open, open) }
       return move(next, forward ? "takes up what is open and committed" : "takes up what is open, to undo it", slot)
     }
     next.marker = 0
     if slot == 2 || world[client: slot].verdict != .none || !world[client: slot].isConnected {
-      if slot < 2, world[client: slot].verdict == .none { next[client: slot].verdict = .nothing }
+      let isGone = slot < 2 && world[client: slot].verdict == .none
+      if isGone { next[client: slot].verdict = .nothing }
+      if world.watching != 0, !isGone, mutant != .recoveryForgetsTheWatch { return try takesUpTheWatch(slot, world) }
       ends(slot, &next)
       return move(next, "has nothing to open", slot)
     }
-    var fresh = world.sequence
-    for other: UInt8 in 1...3 where world[deployment: other].written != 0 { fresh = max(fresh, other) }
-    fresh = mutant == .numbersFollowCurrent ? world.current + 1 : fresh + 1
+    if world.watching != 0 { return try supersedesTheWatch(slot, world) }
+    let fresh = fresh(world)
     guard fresh <= 3 else {
       next[client: slot].verdict = .nothing
       ends(slot, &next)
@@ -36,6 +38,11 @@ extension ProtocolModel {
     }
     next[runner: slot] = Runner(at: mutant == .directoryBeforeMarker ? .directory : .mark, number: fresh)
     move(next, "has a number", slot)
+  }
+
+  func fresh(_ world: World) -> UInt8 {
+    if mutant == .numbersFollowCurrent { return world.current + 1 }
+    return (1...3).reduce(world.sequence) { world[deployment: $1].written != 0 ? max($0, $1) : $0 } + 1
   }
 
   /// Takes a number of its own.
@@ -68,6 +75,13 @@ extension ProtocolModel {
       (next.sequenceDurable, next.markerDurable) = (next.sequence, next.marker)
       at(.grant)
       move(next, "fsyncs it", slot)
+    case .grant where runner.flags & Runner.goesBack != 0:
+      // What leads back was shipped before the commit.
+      next[deployment: number].owner = Deployment.wayBack
+      next[deployment: number].flags |= Deployment.granted | Deployment.sealed | Deployment.detached
+      (next[deployment: number].delivered, next[deployment: number].deliveredDurable) = (2, 2)
+      at(.idle)
+      move(next, "begins the way back", slot)
     case .grant:
       next[client: slot].verdict = .granted
       next[client: slot].number = number
@@ -173,7 +187,7 @@ extension ProtocolModel {
 
   /// Whether this client (from 1) is there.
   private func hears(_ world: World, _ owner: UInt8) -> Bool {
-    guard owner > 0 else { return false }
+    guard owner > 0, owner < Deployment.wayBack else { return false }
     let client = world[client: owner - 1]
     return client.isConnected && client.at != .gone
   }
@@ -301,6 +315,9 @@ extension ProtocolModel {
     let number = runner.number
     func at(_ place: Runner.At) { next[runner: slot].at = place }
     switch runner.at {
+    case .history where mutant != .watchIsMarkedBehindTheEnd && isToBeMarked(runner, world):
+      (next.watching, next.watchingDurable) = (number, number)
+      move(next, "writes and fsyncs that it is to be watched", slot)
     case .history:
       next[deployment: number].history = runner.step
       at(.historySync)
@@ -319,12 +336,18 @@ extension ProtocolModel {
       at(mutant == .closedBeforeHistory ? .history : .unmark)
       move(next, "fsyncs", slot)
     case .unmark:
+      if world[deployment: number].owner == Deployment.wayBack, runner.flags & Runner.recovering == 0 {
+        next.watching = 0
+      }
       next.marker = 0
       at(.tell)
       move(next, "removes the marker", slot)
     case .tell:
+      if isToBeMarked(runner, world) { (next.watching, next.watchingDurable) = (number, number) }
       forget(number, &next)
-      if runner.flags & Runner.recovering == 0 {
+      if runner.flags & Runner.recovering == 0, next.watching == number {
+        next[runner: slot] = Runner(at: .watchLine, number: number)
+      } else if runner.flags & Runner.recovering == 0 {
         ends(slot, &next)
       } else if slot < 2, runner.step == Outcome.stuck {
         if next[client: slot].verdict == .none { next[client: slot].verdict = .stuck }
@@ -349,7 +372,8 @@ extension ProtocolModel {
     var closed = Deployment(written: node, durable: node)
     closed.history = outcome
     closed.historyDurable = world[deployment: number].historyDurable
-    closed.flags = world[deployment: number].flags & Deployment.granted
+    closed.flags = world[deployment: number].flags & (Deployment.granted | Deployment.recovered)
+    if world[deployment: number].owner == Deployment.wayBack { closed.owner = Deployment.wayBack }
     // What an undo has left behind isn't forgotten.
     if outcome != Outcome.committed { closed.effects = world[deployment: number].effects & undoable }
     world[deployment: number] = closed

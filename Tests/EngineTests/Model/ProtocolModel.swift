@@ -5,6 +5,7 @@ enum Invariant: String, CaseIterable, Sendable {
   case oneHolder, oneOpen, currentHasPassedItsGate, notCommittedIsUndone, committedStays, committedIsRolledForward
   case undoBeforeEffect, lockIsFreeInTheEnd, nothingIsOpenInTheEnd, numberIsNeverUsedTwice, oldMessagesAreRefused
   case undoIsNeverTurnedBack, undoneBackwards, whatWasPrintedIsTrue, historyAgrees, journalIsLegal
+  case watchedUntilItIsSettled, breachIsFollowed, breachBeforeTheWayBack, onlyTheCurrentIsWatched
 
   init(_ rule: JournalFault.Rule) {
     switch rule {
@@ -27,6 +28,9 @@ enum Mutant: String, CaseIterable, Sendable {
     toldBeforeSynced
   case tornLineIsBelieved, tornLineIsWrittenOn, directoryBeforeMarker, recoveryDropsWhatIsLeft, failedUndoIsPassedOver
   case lostClientGuesses, clientForgetsWhatItSaw, takenUpWithoutAMarker
+  case watchIsMarkedBehindTheEnd, recoveryForgetsTheWatch, breachIsNotSynced, breachIsForgotten, returnsWithoutTheLock
+  case returnsToAnother, watchesWhatIsNotCurrent, supersededBehindTheBreach, readWatchIsNotSynced
+  case toldWatchIsNotSynced
 
   /// What it breaks.
   var breaks: Invariant {
@@ -51,6 +55,13 @@ enum Mutant: String, CaseIterable, Sendable {
     case .tornLineIsWrittenOn: .journalIsLegal
     case .tornLineIsBelieved, .directoryBeforeMarker, .takenUpWithoutAMarker, .readClosedIsNotSynced:
       .nothingIsOpenInTheEnd
+    case .watchIsMarkedBehindTheEnd, .recoveryForgetsTheWatch, .readWatchIsNotSynced: .watchedUntilItIsSettled
+    case .breachIsNotSynced: .breachBeforeTheWayBack
+    case .breachIsForgotten: .breachIsFollowed
+    case .returnsWithoutTheLock: .oneHolder
+    case .watchesWhatIsNotCurrent: .onlyTheCurrentIsWatched
+    case .returnsToAnother, .supersededBehindTheBreach: .journalIsLegal
+    case .toldWatchIsNotSynced: .whatWasPrintedIsTrue
     case .recoveryDropsWhatIsLeft: .committedIsRolledForward
     }
   }
@@ -71,6 +82,8 @@ struct Scenario: Sendable {
   /// How often: a runner is killed, the host restarts or loses its power, a client is gone or its connection, the disk is full.
   var kills: UInt8 = 1, outages: UInt8 = 1, cuts: UInt8 = 1, full: UInt8 = 0
   var aborts = false
+  /// What has been committed is watched over; Docker may be stopped meanwhile.
+  var watch = false, stops: UInt8 = 0
 
   static let deploy: [Step] = [
     .init(name: "01-prepare", undo: true),
@@ -80,6 +93,12 @@ struct Scenario: Sendable {
   static let gateOfTheClient: [Step] = [
     .init(name: "01-change", changes: true, undo: true), .init(name: "02-gate", isClients: true),
     .init(name: "03-commit", isCommit: true), .init(name: "04-after"),
+  ]
+  static let surely: [Step] = [
+    .init(name: "01-change", changes: true, undo: true), .init(name: "02-commit", isCommit: true),
+  ]
+  static let perhaps: [Step] = [
+    .init(name: "01-change", changes: true, mayFail: true, undo: true), .init(name: "02-commit", isCommit: true),
   ]
   static let withoutCommit: [Step] = [
     .init(name: "01-change", changes: true, undo: true),
@@ -117,8 +136,8 @@ struct ProtocolModel {
 
   var start: World {
     var world = World()
-    (world.kills, world.outages, world.cuts, world.full) =
-      (scenario.kills, scenario.outages, scenario.cuts, scenario.full)
+    (world.kills, world.outages, world.cuts, world.full, world.stops) =
+      (scenario.kills, scenario.outages, scenario.cuts, scenario.full, scenario.stops)
     if !scenario.ben { world.ben.at = .gone }
     return world
   }
@@ -180,7 +199,7 @@ struct ProtocolModel {
   /// Without systemd nothing happens by itself: the next deploy, rollback or recovery.
   private mutating func comesNext(_ world: World) -> Bool {
     guard !scenario.systemd, world.own.at == .none, lockIsFree(world),
-      (1...3).contains(where: { isOpen(world, $0) && !facts(world, $0).isStuck })
+      world.watching != 0 || (1...3).contains(where: { isOpen(world, $0) && !facts(world, $0).isStuck })
     else { return false }
     var next = world
     next.own = Runner(at: .waiting)
@@ -214,13 +233,14 @@ struct ProtocolModel {
         if world.marker != 0, mutant != .readClosedIsNotSynced { sync(world.marker, &next) }
         return move(next, "takes the lock", slot)
       }
+      if slot < 2 { asksTheWatch(slot, world) }
       if slot < 2, next[client: slot].verdict == .none { next[client: slot].verdict = .locked }
       ends(slot, &next)
       return move(next, "is refused the lock", slot)
     default: break
     }
     try step(slot, runner, world)
-    guard runner.at.rawValue >= Runner.At.withLock, world.kills > 0 else { return }
+    guard runner.at.rawValue > Runner.At.waiting.rawValue, world.kills > 0 else { return }
     next = world
     next.kills -= 1
     next[runner: slot] = scenario.systemd ? Runner(at: .killed) : Runner()
@@ -235,6 +255,8 @@ struct ProtocolModel {
   private mutating func step(_ slot: UInt8, _ runner: Runner, _ world: World) throws {
     switch runner.at {
     case .none, .killed, .waiting: return
+    case .away, .watchLine, .watchSync, .watch, .watchedSync, .breachedSync, .goBack, .forget:
+      try watches(slot, runner, world)
     case .scan: try scan(slot, runner, world)
     case .undo, .undoSync, .undoNext, .undoneSync: try undoes(slot, runner, world)
     case .roll, .rollLine, .rollSync, .rollNext, .rollRuns: try rollsForward(slot, runner, world)

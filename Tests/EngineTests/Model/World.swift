@@ -11,6 +11,7 @@ final class JournalBook {
     var isOpen = false, isStuck = false, hasCommitted = false, isUndoing = false
     var accepted: UInt8 = 0, started: UInt8 = 0, ended: UInt8 = 0, succeeded: UInt8 = 0, undone: UInt8 = 0
     var outcome: UInt8 = 0
+    var watch: JournalState.Watch?
   }
   /// `empty`: there is no journal.
   static let empty: UInt16 = 0
@@ -63,6 +64,7 @@ final class JournalBook {
     facts.ended = mask(state.succeeded) | mask(state.failed)
     facts.undone = mask(state.undone)
     facts.outcome = state.outcome.map { Outcome($0) } ?? Outcome.none
+    facts.watch = state.watch
     return facts
   }
 
@@ -90,6 +92,7 @@ extension Outcome {
 struct Event {
   let code: UInt8
   static let opened = Event(code: 0), committing = Event(code: 1), committed = Event(code: 2), undoing = Event(code: 3)
+  static let watching = Event(code: 4), breached = Event(code: 5), watched = Event(code: 6)
   /// `batch`: the steps of the first or of the second message.
   static func accepted(_ batch: UInt8) -> Event { Event(code: 16 | batch) }
   static func started(_ step: UInt8) -> Event { Event(code: 32 | step) }
@@ -103,7 +106,8 @@ struct Event {
     case 0:
       return [
         .opened(number: n, previous: nil), .committing(release: n), .committed(release: n),
-        .undoing(reason: "", text: ""),
+        .undoing(reason: "", text: ""), .watching(release: n, seconds: 1), .breached(text: "", rollback: n + 1),
+        .watched(reason: "", by: nil),
       ][low]
     case 1: return .accepted(steps: low == 1 ? [steps[0]] : Array(steps[1...]))
     case 2: return .started(step: steps[low])
@@ -126,21 +130,26 @@ struct Deployment {
   static let sealed: UInt8 = 1, abort: UInt8 = 2, detached: UInt8 = 4, good: UInt8 = 8, bad: UInt8 = 16
   /// The log says so already, while the marker is still there (only in a mutant); the number was granted to somebody (nobody's to read).
   static let told: UInt8 = 32, granted: UInt8 = 64
+  /// A recovery has closed it.
+  static let recovered: UInt8 = 128
   /// Half a line stands at the end of its journal: what it was of.
   var torn: UInt8 = 0
-  /// Nobody's to read: which client it was granted to, from 1.
+  /// Nobody's to read: which client it was granted to, from 1; `wayBack`: a watch.
   var owner: UInt8 = 0
+  static let wayBack: UInt8 = 3
 }
 
 struct Runner {
   enum At: UInt8 {
-    case none, killed, waiting
+    /// `away`: its watch has let go of the lock, since Docker is stopped.
+    case none, killed, waiting, away
     // From here on with the lock.
     case scan, undo, undoSync, undoNext, undoneSync
     case roll, rollLine, rollSync, rollNext, rollRuns
     case history, historySync, closed, closedSync, unmark, tell
     case mark, directory, directorySync, grant
     case idle, startedSync, runs, committing, rename, renameSync, committed
+    case watchLine, watchSync, watch, watchedSync, breachedSync, goBack, forget
     static let withLock = At.scan.rawValue
   }
   var at = At.none
@@ -151,6 +160,8 @@ struct Runner {
   var flags: UInt8 = 0
   /// `unlocked`: it has let the lock go, and works on (only in a mutant).
   static let recovering: UInt8 = 1, committed: UInt8 = 2, unlocked: UInt8 = 4
+  /// Its watch was asked to make way; it opens the way back.
+  static let asked: UInt8 = 8, goesBack: UInt8 = 16
   var hasLock: Bool { at.rawValue >= At.withLock && flags & Runner.unlocked == 0 }
 }
 
@@ -183,10 +194,12 @@ struct World: Hashable {
   var current: UInt8 = 0, currentDurable: UInt8 = 0
   /// The file `open`.
   var marker: UInt8 = 0, markerDurable: UInt8 = 0
+  /// The file `watching`.
+  var watching: UInt8 = 0, watchingDurable: UInt8 = 0
   /// A step that outlives its runner: deployment and step + 1.
   var orphan: UInt8 = 0, orphanStep: UInt8 = 0
   /// What may still happen.
-  var kills: UInt8 = 0, outages: UInt8 = 0, cuts: UInt8 = 0, full: UInt8 = 0
+  var kills: UInt8 = 0, outages: UInt8 = 0, cuts: UInt8 = 0, full: UInt8 = 0, stops: UInt8 = 0, spare: UInt8 = 0
 
   subscript(deployment number: UInt8) -> Deployment {
     get { number == 1 ? first : number == 2 ? second : third }
