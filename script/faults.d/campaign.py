@@ -76,7 +76,7 @@ def main():
     parser.add_argument("--faults", default="", metavar="LIST", help="families, or names, of faults; separated by commas")
     parser.add_argument("--operation", choices=["deploy", "rollback", "rotate", "failing"], help="only this one, whatever the seed says")
     parser.add_argument("--lease", type=int, default=3, metavar="SECONDS")
-    parser.add_argument("--droplets", type=int, default=2, metavar="N", help="that run beside each other (2)")
+    parser.add_argument("--droplets", type=int, metavar="N", help="that run beside each other (2; with --smoke: 3)")
     parser.add_argument("--prefix", metavar="NAME", help="of the droplets' names (faults; with --against: against)")
     parser.add_argument("--binary", type=Path, default=Path(os.environ.get("ORCHESTRATE", ROOT / ".build/debug/orchestrate")), metavar="PATH")
     parser.add_argument("--json", type=Path, metavar="FILE", help="gets the results")
@@ -84,13 +84,14 @@ def main():
     parser.add_argument("--table", action="store_true", help="prints the table, also of --from")
     parser.add_argument("--write", action="store_true", help="puts the table into docs/reliability.md")
     parser.add_argument("--from", dest="source", type=Path, action="append", metavar="FILE", help="takes the results of this file instead of running; several are put together")
-    parser.add_argument("--smoke", action="store_true", help="a run of each fault but the slow ones, three droplets beside each other: for script/test")
+    parser.add_argument("--smoke", action="store_true", help="a run of each fault but the slow ones: for script/test")
     parser.add_argument("--self-test", action="store_true", help="plants each violation on a droplet: the observer must name it")
     parser.add_argument("--mutants", action="store_true", help="breaks the runner's rules one by one: the campaign must notice")
     parser.add_argument("--against", choices=["bash"], help="breaks the careful bash script of script/bench deploy instead, by the client's and the network's faults")
     parser.add_argument("--ours", type=Path, metavar="FILE", help="with --against: results of the normal campaign, for a column beside the script's")
     parser.add_argument("--list", action="store_true", help="prints the faults")
     options = parser.parse_args()
+    options.droplets = options.droplets or (3 if options.smoke else 2)
     options.prefix = options.prefix or ("against" if options.against else "faults")
     if options.against and (options.smoke or options.self_test or options.mutants):
         parser.error("--against goes with none of --smoke, --self-test, --mutants")
@@ -109,7 +110,7 @@ def main():
         parser.error("--against takes faults of the families client and network")
     if options.smoke:  # each fault once that is done within a minute
         faults = [fault for fault in faults if not fault.slow]
-        options.runs, options.droplets = len(faults), max(3, options.droplets)
+        options.runs = len(faults)
     if options.list:
         for fault in faults:
             print(f"{fault.family:8} {fault.name}")
