@@ -21,6 +21,16 @@ all_containers() {
     --filter label=com.docker.compose.oneoff=False --format '{{.ID}} {{.Label "com.docker.compose.service"}} {{.State}}'
 }
 
+# stopped_meanwhile: the services, in REPLY, whose container has ended since this deployment was opened, though it is to run always: Docker was killed, say, and
+# whoever starts them again waits for our lock.
+stopped_meanwhile() {
+  stopped_after=$(sed -n '1s/^.*"t":\([0-9]*\)[0-9]\{3\},.*$/\1/p' "$ORCH_DEPLOYMENT/journal.jsonl")
+  stopped_after=$(date -u -d "@$stopped_after" +%Y-%m-%dT%H:%M:%S)
+  REPLY=$(docker ps -aq --filter "label=com.docker.compose.project=$ORCH_PROJECT" --filter label=com.docker.compose.oneoff=False --filter status=exited |
+    xargs -r docker inspect -f '{{index .Config.Labels "com.docker.compose.service"}} {{.HostConfig.RestartPolicy.Name}} {{.State.FinishedAt}}' 2>/dev/null |
+    awk -v after="$stopped_after" '($2 == "always" || $2 == "unless-stopped") && $3 "" > after "" { names = names (names == "" ? "" : ", ") $1 } END { print names }')
+}
+
 # services_of FILE: the names of the services of an effective.json, a line each.
 services_of() { compose -f "$1" config --services </dev/null; }
 

@@ -22,6 +22,7 @@ gate() {
   # shellcheck disable=SC2154 # set by clock
   gate_deadline=$((up_ms + WITHIN_MS))
   gate_end=$((gate_deadline + gate_look_ms))
+  gate_stopped='' gate_stopped_next=$((up_ms + 3000))
   gate_restarts=0 gate_ok_since='' gate_before='' gate_verdict='' gate_bad='' gate_bad_unmet='' gate_asker=sh gate_confirming='' gate_guessed='' gate_early=''
   gate_tab=$(printf '\t')
   while [ -z "$gate_verdict" ]; do
@@ -304,7 +305,7 @@ gate_judge() {
       [ "$up_ms" -lt "$gate_deadline" ] || gate_timeout
       gate_ok_since='' gate_early=''
     fi
-    ! gate_late || gate_timeout
+    if gate_late; then gate_timeout; else gate_look_around; fi
     return 0
   fi
   if [ -z "$first_ok_ms" ]; then first_ok_ms=$(now_ms); fi
@@ -316,6 +317,18 @@ gate_judge() {
     return 0
   fi
   if [ "$gate_mode" = gate ]; then gate_confirm; else gate_verdict=healthy; fi
+}
+
+# What it can't be well without has ended: nobody starts that before we are done. Seen twice, since Docker may just be starting it again.
+gate_look_around() {
+  [ "$gate_mode" = gate ] && [ "$up_ms" -ge "$gate_stopped_next" ] || return 0
+  gate_stopped_next=$((up_ms + 3000))
+  stopped_meanwhile
+  if [ -n "$REPLY" ] && [ "$REPLY" = "$gate_stopped" ]; then
+    gate_stopped="$gate_stopped has stopped meanwhile"
+    gate_fail "$gate_bad; $gate_stopped" "$gate_bad_public; $gate_stopped"
+  fi
+  gate_stopped=$REPLY
 }
 
 # As long as one process inside the container asks, and its answers come, it is the same container, and not restarted: what confirms the last of them may be
