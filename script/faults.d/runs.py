@@ -238,7 +238,10 @@ class Campaign:
         if rig.second:
             other, status = rig.second
             mine = of_client(history, "grace")
-            if problem := truth(status, mine, case, "") if not (status == 0 and mine is None and rig.version() in other.process.args) else "":
+            # That version was current already, perhaps only when the deployment had been opened.
+            had_nothing_to_do = status == 0 and rig.version() in other.process.args and (
+                mine is None or mine["outcome"] == "unchanged" and "nothing to do" in other.text["stdout"])
+            if problem := "" if had_nothing_to_do else truth(status, mine, case, ""):
                 violations.append(("the client's word", f"the second client: {problem}"))
         violations += self.told(rig, history, machine)
         violations += self.slow(case, result)
