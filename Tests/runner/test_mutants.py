@@ -133,17 +133,21 @@ MUTANTS = {
         "runner.sh", '$recovered"\n    take_up_watch\n', '$recovered"\n', with_watch(test_watch.test_a_dead_watch_is_taken_up_afresh)),
     "breachIsNotSynced": (
         "watch.sh", "\"$line\" >>journal.jsonl && sync -d journal.jsonl; }", "\"$line\" >>journal.jsonl; }",
-        with_watch(test_watch.test_who_believes_a_line_of_the_watch_syncs_it, "breached", test_watch.by_a_recovery)),
+        with_watch(test_watch.test_the_reason_of_a_way_back_is_on_the_disk_before_it)),
     "breachIsForgotten": (
         "watch.sh", '[ "$_newest" != "$N" ] || go_back', ":", with_watch(test_watch.test_killed_at_each_event, 2, "breached")),
     "returnsWithoutTheLock": (
         "watch.sh", "  flock -n 9 || return 0\n", "", with_watch(test_watch.test_docker_may_go_and_come_back)),
     "returnsToAnother": (
-        "watch.sh", '    [ "$REPLY" = watched ] || return 0\n', "    return 0\n",
+        "watch.sh", "    '' | watching) [", "    *) [",
         with_watch(test_watch.test_who_ends_a_watch_that_has_let_go_and_dies_at_it)),
     "watchesWhatIsNotCurrent": (
-        "watch.sh", '  if [ "$REPLY" = "$N" ]; then\n    case $_last in', "  if true; then\n    case $_last in",
+        "watch.sh", '  if [ "$REPLY" = "$N" ] && [ -z', "  if [ -z",
         with_watch(test_watch.test_killed_at_each_event, 3, "committed")),
+    "brokenOffIsBelieved": (
+        "watch.sh", "[ $((_newest - N)) -ge 3 ] ||", "true ||", with_watch(test_watch.test_killed_at_each_event, 3, "started")),
+    "opensAboveWhatIsStuck": (
+        "watch.sh", ' && [ -z "$_stuck" ]', "", with_watch(test_watch.test_nothing_is_opened_above_a_way_back_that_is_stuck)),
     "supersededBehindTheBreach": (
         "watch.sh", """    case $REPLY in '' | watching) note watched""", """    case $REPLY in *) note watched""",
         with_watch(test_watch.test_who_believes_a_line_of_the_watch_syncs_it, "breached", test_watch.by_a_new_release)),

@@ -327,6 +327,7 @@ def test_a_dead_watch_and_who_comes_next(first, command, reason):
     other.closed()
     if reason:
         assert names(first, 2) == ["closed", "watching", "watched"] and not (first.state / "watching").exists()
+        assert not (first.state / "deployments/2/watch").exists()  # what was shipped may hold secrets
     else:
         eventually(lambda: names(first, 2) == ["closed", "watching", "watching"], "a watch afresh, behind the backup")
 
@@ -361,6 +362,81 @@ def test_killed_at_each_event(first, docker, number, event):
         assert current == 3 and names(first, 2)[-1] == "breached"  # what has gone back isn't watched over any more
     assert not (first.state / "deployments/2/watch").exists()
     assert first.connect().run(deployment())["outcome"] == "committed"
+
+
+def test_a_new_release_behind_a_backup_finds_a_dead_watch(first):
+    client = watched(first)
+    client.await_event("watching")
+    kill(first)
+    other = first.connect()
+    other.open(command="backup")
+    other.send(step("01-look", "true"))
+    other.closed()
+    client.wait_for(lambda: len(client.events("watching")) == 2, "a watch afresh, behind the backup")
+    kill(first)
+    third = first.connect()
+    assert third.open(command="deploy")[0] == "granted" and (third.n, third.recovered) == (4, ["2 watch"])
+    assert names(first, 2) == ["closed", "watching", "watching", "watched"] and not (first.state / "deployments/2/watch").exists()
+
+
+def test_a_command_that_leaves_the_release_alone_while_it_has_let_go(first, docker):
+    """There is one watch, and it stays the one that is talked to."""
+    client = watched(first)
+    client.await_event("watching")
+    pid = first.runner_pid()
+    (docker.at / "away").touch()
+    eventually(first.lock_is_free, "the lock")
+    other = first.connect()
+    assert other.open(command="backup")[0] == "granted"
+    other.send(step("01-look", "true", CHANGES=1))
+    other.closed()
+    eventually(lambda: (first.state / "runner.pid").exists() and first.runner_pid() == pid, "the end of the backup's runner")
+    assert client.ask("state 2") == ("state", "watching")
+    (docker.at / "away").unlink()
+    client.wait_for(lambda: len(client.events("watching")) == 2, "a watch afresh")
+    assert first.runner_pid() == pid and client.ask("abort 2 4", b"why?") == ("ok", "")
+    assert client.await_event("watched")["reason"] == "aborted"
+    eventually(lambda: is_over(first), "the end of the watch")
+
+
+def test_something_is_open_when_it_comes_back(first, docker):
+    client = watched(first)
+    client.await_event("watching")
+    (docker.at / "away").touch()
+    eventually(first.lock_is_free, "the lock")
+    other = first.connect()
+    assert other.open(command="backup")[0] == "granted"
+    other.send(step("01-look", "sleep 30", CHANGES=1), seal=False)
+    other.await_event("started")
+    os.kill(first.runner_pid(), signal.SIGKILL)
+    (docker.at / "away").unlink()
+    client.wait_for(lambda: len(client.events("watching")) == 2, "a watch afresh")
+    assert first.journal(3)[-1]["event"] == "closed" and not (first.state / "open").exists()
+
+
+def test_nothing_is_opened_above_a_way_back_that_is_stuck(first, docker):
+    client = watched(first, step("02-change", 'read -r _ pid _ <"$ORCH_STATE/runner.pid"; kill -KILL "$pid"; sleep 2', "exit 1", CHANGES=1))
+    client.await_event("watching")
+    eventually((first.state / "deployments/2/watch/baseline").exists, "the first look")
+    docker.says(EXITED)
+    client.await_event("breached")
+    eventually((first.state / "deployments/3").exists, "the way back")
+    first.await_free_lock()
+    assert client.recover() == ("recovered", "3 stuck")
+    eventually(lambda: is_over(first), "the end")
+    assert names(first, 2)[-1] == "breached" and not (first.state / "deployments/4").exists()
+
+
+def test_the_reason_of_a_way_back_is_on_the_disk_before_it(first, docker):
+    disk = Disk(first)
+    client = watched(first)
+    client.await_event("watching")
+    eventually((first.state / "deployments/2/watch/baseline").exists, "the first look")
+    disk.set("kill-at", "accepted")
+    docker.says(EXITED)
+    eventually(lambda: not (disk.path / "kill-at").exists(), "the kill")
+    assert (first.state / "deployments/3").exists()
+    assert '"event":"breached"' in disk.text(first.state / "deployments/2/journal.jsonl")
 
 
 def test_the_mark_of_a_watch_is_on_the_disk_before_the_end(first):

@@ -103,8 +103,7 @@ deployment_state() {
     _last=$(grep '^{"event":"\(closed\|watched\|breached\)",.*}$' "$ORCH_STATE/deployments/$1/journal.jsonl" | tail -n 1)
     if ! tail -n 100 "$ORCH_STATE/deployments/$1/log" | grep -qF -e "$_last" && ! runner_alive; then
       # Nor has it fsynced, perhaps, what somebody is told of now.
-      sync -d "$ORCH_STATE/deployments/$1/journal.jsonl"
-      printf '\n\001%s\n' "$_last" >>"$ORCH_STATE/deployments/$1/log" || : # a full disk
+      sync -d "$ORCH_STATE/deployments/$1/journal.jsonl" && printf '\n\001%s\n' "$_last" >>"$ORCH_STATE/deployments/$1/log" || : # a full disk
     fi
     if ! is_watched "$1"; then
       REPLY=ended # only here: the others set it too

@@ -21,13 +21,16 @@ all_containers() {
     --filter label=com.docker.compose.oneoff=False --format '{{.ID}} {{.Label "com.docker.compose.service"}} {{.State}}'
 }
 
-# stopped_meanwhile: the services, in REPLY, whose container has ended since this deployment was opened, though it is to run always: Docker was killed, say, and
-# whoever starts them again waits for our lock.
+# stopped_meanwhile: where Docker was started anew since this deployment was opened, the services, in REPLY, whose container has ended since, though it is to
+# run always: after a SIGKILL of dockerd nobody starts them but the unit that waits for our lock.
 stopped_meanwhile() {
+  REPLY=
+  # shellcheck disable=SC3013 # dash and busybox have -nt
+  [ -e "$ORCH_DEPLOYMENT/holder.json" ] && [ /run/docker.pid -nt "$ORCH_DEPLOYMENT/holder.json" ] || return 0
   stopped_after=$(sed -n '1s/^.*"t":\([0-9]*\)[0-9]\{3\},.*$/\1/p' "$ORCH_DEPLOYMENT/journal.jsonl")
   stopped_after=$(date -u -d "@$stopped_after" +%Y-%m-%dT%H:%M:%S)
-  REPLY=$(docker ps -aq --filter "label=com.docker.compose.project=$ORCH_PROJECT" --filter label=com.docker.compose.oneoff=False --filter status=exited |
-    xargs -r docker inspect -f '{{index .Config.Labels "com.docker.compose.service"}} {{.HostConfig.RestartPolicy.Name}} {{.State.FinishedAt}}' 2>/dev/null |
+  REPLY=$(timeout 20 docker ps -aq --filter "label=com.docker.compose.project=$ORCH_PROJECT" --filter label=com.docker.compose.oneoff=False --filter status=exited |
+    xargs -r timeout 20 docker inspect -f '{{index .Config.Labels "com.docker.compose.service"}} {{.HostConfig.RestartPolicy.Name}} {{.State.FinishedAt}}' 2>/dev/null |
     awk -v after="$stopped_after" '($2 == "always" || $2 == "unless-stopped") && $3 "" > after "" { names = names (names == "" ? "" : ", ") $1 } END { print names }')
 }
 

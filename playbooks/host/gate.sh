@@ -326,6 +326,8 @@ gate_look_around() {
   stopped_meanwhile
   if [ -n "$REPLY" ] && [ "$REPLY" = "$gate_stopped" ]; then
     gate_stopped="$gate_stopped has stopped meanwhile"
+    # shellcheck disable=SC2034 # for the health step
+    failure_unmet=$gate_bad_unmet
     gate_fail "$gate_bad; $gate_stopped" "$gate_bad_public; $gate_stopped"
   fi
   gate_stopped=$REPLY

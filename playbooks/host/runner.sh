@@ -369,7 +369,9 @@ for _open in $(open_numbers); do
 done
 set -- holder open
 for _left in deployments/*/inbox deployments/*/waiting; do
-  [ ! -e "$_left" ] || set -- "$@" "$_left"
+  [ -e "$_left" ] || continue
+  _left_of=${_left#deployments/}
+  watch_is_away "${_left_of%/*}" || set -- "$@" "$_left"
 done
 rm -f "$@"
 # Nobody is left who would use the deployment.

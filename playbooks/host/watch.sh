@@ -54,6 +54,8 @@ watch() {
       yield) let_go 'the release is being started again' ;;
       looked) [ -z "$looker" ] || looked ;;
     esac
+    # Another release has ended the watch meanwhile.
+    [ "$away" = 0 ] || is_still_ours || leave_watch
     clock
     if [ "$up_ms" -ge "$watch_until" ]; then
       # Docker was stopped for good, say.
@@ -156,6 +158,8 @@ let_go() {
   clock
   watch_until=$((up_ms + 600000))
   stop_look
+  process_identity $$
+  echo "$REPLY" >watch/away || : # a full disk
   rm -f watch/baseline "$ORCH_STATE/holder"
   flock -u 9
 }
@@ -166,18 +170,32 @@ take_again() {
   leave_if_settled
   process_identity $$
   echo "$REPLY" >"$ORCH_STATE/runner.pid"
+  rm -f watch/away
   away=0
   watch_afresh
 }
 
-# Whoever had the lock in between may have settled the watch, or have died at that.
+# Whoever had the lock in between may have settled the watch. Or have died at that, or have left something open: then we are a recovery, and no watch.
 leave_if_settled() {
+  is_still_ours || leave_watch
+  last_of_watch
+  case $REPLY in
+    '' | watching) [ -e "$ORCH_STATE/open" ] || return 0 ;;
+  esac
+  stop_ticker
+  rm -f inbox watch/away
+  exec 3>&- 4>&-
+  exec sh "$own_bundle/runner.sh" recover "$ORCH_PROJECT" "watch-$N" 60
+}
+
+is_still_ours() {
   first_line "$ORCH_STATE/watching"
-  if [ "$REPLY" = "$N" ]; then
-    last_of_watch
-    [ "$REPLY" = watched ] || return 0
-    forget_watch "$N"
-  fi
+  [ "$REPLY" = "$N" ]
+}
+
+# It is settled, and not by us.
+leave_watch() {
+  stop_look
   stop_ticker
   rm -f inbox
   exit 0
@@ -244,14 +262,28 @@ go_back() {
   run_deployment
 }
 
-# Nobody watches any more: goes on with it (and doesn't return), or clears it away. Nothing is open.
+# N: has its watch only let go of the lock, so that it comes back? Sets _away to its process.
+watch_is_away() {
+  first_line "deployments/$1/watch/away"
+  _away=$REPLY
+  [ -n "$_away" ] && process_alive "$_away"
+}
+
+# Nobody watches any more: goes on with it (and doesn't return), or clears it away. Nothing is open, but what is stuck.
 take_up_watch() {
   first_line watching
-  [ -e "deployments/$REPLY/watch/params" ] || {
+  _watching=$REPLY
+  [ -e "deployments/$_watching/watch/params" ] || {
     rm -f watching
     return 0
   }
-  load "$REPLY"
+  if watch_is_away "$_watching"; then
+    echo "$_away" >runner.pid
+    exit 0
+  fi
+  rm -f "deployments/$_watching/watch/away"
+  _stuck=$(open_numbers)
+  load "$_watching"
   clock
   _epoch=$(($(now_ms) - up_ms))
   echo "$_key $_epoch" | write_atomically key || : # a full disk: the old clock will do
@@ -261,7 +293,8 @@ take_up_watch() {
   last_of_watch
   _last=$REPLY
   current_release
-  if [ "$REPLY" = "$N" ]; then
+  # What is stuck is a person's: nothing is opened above it.
+  if [ "$REPLY" = "$N" ] && [ -z "$_stuck" ]; then
     case $_last in
       '' | watching) watch ;;
       breached)
@@ -278,18 +311,19 @@ take_up_watch() {
 
 # What a new release finds of a watch whose process is gone.
 supersede_watch() {
-  first_line watching
-  [ -n "$REPLY" ] || return 0
   next_number
   _by=$_number
-  if [ -e "deployments/$REPLY/watch/params" ]; then
-    load "$REPLY"
+  first_line watching
+  _gone=$REPLY
+  [ -n "$_gone" ] || return 0
+  if [ -e "deployments/$_gone/watch/params" ]; then
+    load "$_gone"
     cut_torn journal.jsonl
     last_of_watch
     case $REPLY in '' | watching) note watched "\"reason\":\"superseded\",\"by\":$_by" ;; esac
     asked_watch=$N
   fi
-  forget_watch "$REPLY"
+  forget_watch "$_gone"
   cd "$ORCH_STATE"
 }
 

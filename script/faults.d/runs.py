@@ -278,12 +278,12 @@ class Campaign:
     @staticmethod
     def slow(case, result):
         """What took longer than it may: the lease and the running step, the undo's own steps, and 5 s; a machine that starts anew, a minute. Nor may
-        a step begin once the host should have missed the client. Where Docker alone died the deployment goes on, and what Docker has left down is started
-        behind it."""
+        a step begin once the host should have missed the client. Where Docker alone died the deployment goes on for a while, and what Docker has left
+        down is started behind it."""
         parts = result["parts"]
         undo = parts.get("undo", 0)
         if any(fault.machine for fault in case.faults):
-            steps = 0 if any(fault.may_not_know for fault in case.faults) else max(parts.get("last_end", 0), parts.get("until_undo", 0))
+            steps = 0 if any(fault.may_not_know for fault in case.faults) else min(30, max(parts.get("last_end", 0), parts.get("until_undo", 0)))
             if result["safe_after"] > steps + undo + 60:
                 yield "time to safety", f"{result['safe_after']} s after the fault"
         elif case.faults[-1].family in ("client", "network") and "until_undo" in parts:

@@ -105,7 +105,9 @@ extension Mutant {
     case .abortIsHeardAfterTheCommit: .init(rawValue, aborts: true)
     case .lostClientGuesses: .init(rawValue, cuts: 1)
     case .watchIsMarkedBehindTheEnd: .init(rawValue, steps: Scenario.surely, watched: true, outages: 1)
-    case .recoveryForgetsTheWatch, .breachIsForgotten: .init(rawValue, steps: Scenario.surely, watched: true, kills: 1)
+    case .opensAboveWhatIsStuck: .init(rawValue, steps: Scenario.perhaps, watched: true, kills: 1)
+    case .recoveryForgetsTheWatch, .breachIsForgotten, .brokenOffIsBelieved:
+      .init(rawValue, steps: Scenario.surely, watched: true, kills: 1)
     case .breachIsNotSynced: .init(rawValue, steps: Scenario.surely, watched: true)
     case .returnsWithoutTheLock, .returnsToAnother:
       .init(rawValue, steps: Scenario.surely, watched: true, two: true, stops: 1)

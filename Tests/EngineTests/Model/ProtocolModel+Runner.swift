@@ -66,6 +66,7 @@ extension ProtocolModel {
         throw Violation(invariant: .numberIsNeverUsedTwice, text: "\(number) was granted before")
       }
       next[deployment: number].written = JournalBook.empty
+      next[deployment: number].owner = runner.flags & Runner.goesBack != 0 ? Deployment.wayBack : 0
       try append(.opened, number, &next)
       next.sequence = number
       at(mutant == .directoryBeforeMarker ? .mark : .directorySync)
@@ -77,7 +78,6 @@ extension ProtocolModel {
       move(next, "fsyncs it", slot)
     case .grant where runner.flags & Runner.goesBack != 0:
       // What leads back was shipped before the commit.
-      next[deployment: number].owner = Deployment.wayBack
       next[deployment: number].flags |= Deployment.granted | Deployment.sealed | Deployment.detached
       (next[deployment: number].delivered, next[deployment: number].deliveredDurable) = (2, 2)
       at(.idle)
@@ -261,6 +261,7 @@ extension ProtocolModel {
       sync(number, &next)
       next[runner: slot].step = Outcome.stuck
       next[runner: slot].at = ending
+      if scenario.watch { next.wasStuck = 1 }
       if mutant == .failedUndoIsPassedOver { next[runner: slot].at = .undoneSync }
       move(next, "fails to undo a step", slot)
     }
@@ -349,7 +350,7 @@ extension ProtocolModel {
         next[runner: slot] = Runner(at: .watchLine, number: number)
       } else if runner.flags & Runner.recovering == 0 {
         ends(slot, &next)
-      } else if slot < 2, runner.step == Outcome.stuck {
+      } else if slot < 2, runner.step == Outcome.stuck, !scenario.watch || next[client: slot].verdict == .none {
         if next[client: slot].verdict == .none { next[client: slot].verdict = .stuck }
         ends(slot, &next)
       } else {

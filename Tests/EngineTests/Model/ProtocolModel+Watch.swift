@@ -23,15 +23,21 @@ extension ProtocolModel {
   mutating func takesUpTheWatch(_ slot: UInt8, _ world: World) throws {
     let number = world.watching, watch = facts(world, number).watch
     var next = world
+    if (0..<3).contains(where: { world[runner: $0].at == .away && world[runner: $0].number == number }) {
+      ends(slot, &next)
+      return move(next, "leaves the watch to who comes back to it", slot)
+    }
     believes(number, &next)
-    if world.current == number || mutant == .watchesWhatIsNotCurrent {
+    let isStuck = mutant != .opensAboveWhatIsStuck && (1...3).contains { isOpen(world, $0) }
+    if !isStuck, world.current == number || mutant == .watchesWhatIsNotCurrent {
       next[runner: slot] = Runner(at: .watchLine, number: number)
       switch watch {
       case nil, .on: return move(next, "goes on with the watch", slot)
       case .breached where world.sequence == number:
         next[runner: slot].at = mutant == .breachIsForgotten ? .forget : .goBack
         return move(next, "goes back, as it was decided", slot)
-      case .breached where world[deployment: world.sequence].flags & Deployment.recovered != 0:
+      case .breached
+      where world[deployment: world.sequence].flags & Deployment.recovered != 0 && mutant != .brokenOffIsBelieved:
         return move(next, "watches again: the way back broke off", slot)
       case .breached, .over: break
       }
@@ -126,11 +132,17 @@ extension ProtocolModel {
     guard lockIsFree(world) || mutant == .returnsWithoutTheLock else { return }
     var next = world
     next[runner: slot] = Runner(at: .watchLine, number: runner.number)
-    if mutant != .returnsToAnother, world.watching != runner.number || facts(world, runner.number).watch == .over {
-      // Whoever has settled it may have been killed at that.
-      believes(runner.number, &next)
-      if world.watching == runner.number { next[runner: slot].at = .forget } else { ends(slot, &next) }
-      return move(next, "finds its watch settled", slot)
+    if world.own.at == .none {
+      var other = world
+      other.own = Runner(at: .waiting)
+      move(other, "another command comes and goes", 2)
+    }
+    let isOurs = world.watching == runner.number && facts(world, runner.number).watch == .on
+    if mutant != .returnsToAnother, !isOurs || world.marker != 0 {
+      // Whoever had the lock may have been killed at that: then this is a recovery.
+      next[runner: slot] = Runner(at: world.watching == runner.number ? .waiting : .none)
+      if world.watching != runner.number { ends(slot, &next) }
+      return move(next, "finds its watch settled, or something open", slot)
     }
     move(next, "has the lock again", slot)
     next = world
@@ -172,14 +184,15 @@ extension ProtocolModel {
     guard deployment.owner == Deployment.wayBack, facts(world, number).isOpen, !facts(world, number).isStuck else {
       return
     }
-    let watched = world.watching
-    if watched == 0 || book.facts[Int(world[deployment: watched].durable)].watch != .breached {
+    if !(1..<number).contains(where: { book.facts[Int(world[deployment: $0].durable)].watch == .breached }) {
       throw Violation(
         invariant: .breachBeforeTheWayBack, text: "\(number) leads back, and nothing on the disk says why")
     }
   }
 
   func watchIsSettled(_ world: World) throws {
+    // What is stuck is a person's.
+    if (1...3).contains(where: { isOpen(world, $0) }) { return }
     if world.watching != 0 {
       throw Violation(invariant: .watchedUntilItIsSettled, text: "\(world.watching) is to be watched, and nobody does")
     }
@@ -192,6 +205,14 @@ extension ProtocolModel {
       // Another release may have come first.
       if facts.watch == .breached, fresh(world) == number + 1 {
         throw Violation(invariant: .breachIsFollowed, text: "\(number) isn't well, and nobody has gone back from it")
+      }
+      let last = world[deployment: world.sequence]
+      if facts.watch == .breached, world.wasStuck == 0, last.owner == Deployment.wayBack,
+        last.flags & Deployment.recovered != 0,
+        self.facts(world, world.sequence).outcome != .committed
+      {
+        throw Violation(
+          invariant: .breachIsFollowed, text: "the way back from \(number) broke off, and nobody watches on")
       }
     }
   }

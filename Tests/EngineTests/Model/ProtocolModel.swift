@@ -30,7 +30,7 @@ enum Mutant: String, CaseIterable, Sendable {
   case lostClientGuesses, clientForgetsWhatItSaw, takenUpWithoutAMarker
   case watchIsMarkedBehindTheEnd, recoveryForgetsTheWatch, breachIsNotSynced, breachIsForgotten, returnsWithoutTheLock
   case returnsToAnother, watchesWhatIsNotCurrent, supersededBehindTheBreach, readWatchIsNotSynced
-  case toldWatchIsNotSynced
+  case toldWatchIsNotSynced, brokenOffIsBelieved, opensAboveWhatIsStuck
 
   /// What it breaks.
   var breaks: Invariant {
@@ -55,9 +55,10 @@ enum Mutant: String, CaseIterable, Sendable {
     case .tornLineIsWrittenOn: .journalIsLegal
     case .tornLineIsBelieved, .directoryBeforeMarker, .takenUpWithoutAMarker, .readClosedIsNotSynced:
       .nothingIsOpenInTheEnd
-    case .watchIsMarkedBehindTheEnd, .recoveryForgetsTheWatch, .readWatchIsNotSynced: .watchedUntilItIsSettled
-    case .breachIsNotSynced: .breachBeforeTheWayBack
-    case .breachIsForgotten: .breachIsFollowed
+    case .watchIsMarkedBehindTheEnd, .recoveryForgetsTheWatch: .watchedUntilItIsSettled
+    case .breachIsNotSynced, .readWatchIsNotSynced: .breachBeforeTheWayBack
+    case .breachIsForgotten, .brokenOffIsBelieved: .breachIsFollowed
+    case .opensAboveWhatIsStuck: .oneOpen
     case .returnsWithoutTheLock: .oneHolder
     case .watchesWhatIsNotCurrent: .onlyTheCurrentIsWatched
     case .returnsToAnother, .supersededBehindTheBreach: .journalIsLegal
@@ -98,7 +99,8 @@ struct Scenario: Sendable {
     .init(name: "01-change", changes: true, undo: true), .init(name: "02-commit", isCommit: true),
   ]
   static let perhaps: [Step] = [
-    .init(name: "01-change", changes: true, mayFail: true, undo: true), .init(name: "02-commit", isCommit: true),
+    .init(name: "01-change", changes: true, mayFail: true, undo: true, undoMayFail: true),
+    .init(name: "02-commit", isCommit: true),
   ]
   static let withoutCommit: [Step] = [
     .init(name: "01-change", changes: true, undo: true),

@@ -199,7 +199,9 @@ struct World: Hashable {
   /// A step that outlives its runner: deployment and step + 1.
   var orphan: UInt8 = 0, orphanStep: UInt8 = 0
   /// What may still happen.
-  var kills: UInt8 = 0, outages: UInt8 = 0, cuts: UInt8 = 0, full: UInt8 = 0, stops: UInt8 = 0, spare: UInt8 = 0
+  var kills: UInt8 = 0, outages: UInt8 = 0, cuts: UInt8 = 0, full: UInt8 = 0, stops: UInt8 = 0
+  /// Nobody's to read: an undo has failed.
+  var wasStuck: UInt8 = 0
 
   subscript(deployment number: UInt8) -> Deployment {
     get { number == 1 ? first : number == 2 ? second : third }
