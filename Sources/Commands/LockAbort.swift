@@ -9,8 +9,10 @@ struct LockAbort: Sendable {
   let reason: String?
   let attachment: Attachment
   let command: ReadingCommand
-  /// How long the end is waited for, in seconds.
-  var patience = 30.0
+  /// How long a deployment's end is waited for, in seconds: a gate's minute, and the way back.
+  var patience = 120.0
+  /// A watch has nothing to finish.
+  var watchPatience = 30.0
   var sleep: @Sendable (Duration) async throws -> Void = { try await Task.sleep(for: $0) }
 
   private var host: String { command.host.name }
@@ -49,7 +51,7 @@ struct LockAbort: Sendable {
     guard reply.tag == "ok" else {
       throw OrchestrateError(.failed, "the watch can't be ended", host: host, cause: reply.text)
     }
-    for _ in 0..<Int(patience * 2) {
+    for _ in 0..<Int(watchPatience * 2) {
       if try await attachment.request("state \(number)").text == "ended" {
         command.session.context.narrate("\(host): the watch has ended; \(version ?? "the release") stays\n")
         return nil
@@ -57,7 +59,7 @@ struct LockAbort: Sendable {
       try await sleep(.milliseconds(500))
     }
     return OrchestrateError(
-      .outcomeUnknown, "the watch hasn't ended within \(Int(patience)) s of being asked to", host: host,
+      .outcomeUnknown, "the watch hasn't ended within \(Int(watchPatience)) s of being asked to", host: host,
       remedy: "orchestrate attach \(environment)")
   }
 

@@ -60,6 +60,7 @@ class Droplet:
 @pytest.fixture
 def droplet(request):
     host = Droplet("t" + request.node.name.replace("_", "-")[5:30].strip("-"))
+    host.close()  # what a run has left that was killed
     yield host
     host.close()
 
