@@ -36,37 +36,6 @@ struct ExecCommand: AsyncParsableCommand {
   }
 }
 
-struct SSHCommand: AsyncParsableCommand {
-  static let configuration = CommandConfiguration(
-    commandName: "ssh",
-    abstract: "A shell on the host.",
-    discussion: """
-      The shell's exit status is passed on; 255 stands for faults of our own.
-
-      Examples:
-        orchestrate ssh prod
-        orchestrate ssh prod bot-1
-        orchestrate ssh prod -- docker ps
-      """)
-
-  @Argument(help: "The environment.") var environment: String
-  @Argument(help: "The host's name in the inventory. Default: the only one.") var hostName: String?
-  @Argument(parsing: .postTerminator, help: "A command instead of a shell, behind --.") var command: [String] = []
-  @OptionGroup var global: GlobalOptions
-
-  func run() async throws {
-    var options = global
-    options.host = hostName ?? global.host
-    let session = ProjectSession(options)
-    let loaded = try session.loader.inventory(environment: environment)
-    let host = try session.host(of: loaded.inventory)
-    try await RemoteTerminal.run(
-      on: HostConnector(host, inventory: loaded.inventory, projectRoot: loaded.project.root, context: session.context),
-      context: session.context
-    ) { _ in command.isEmpty ? nil : command.joined(separator: " ") }
-  }
-}
-
 struct LogsCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "logs",

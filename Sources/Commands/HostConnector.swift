@@ -5,6 +5,11 @@ internal import Inventory
 internal import SSH
 internal import Subprocess
 
+#if canImport(Glibc)
+  internal import Glibc
+#elseif canImport(Darwin)
+  internal import Darwin
+#endif
 #if canImport(FoundationEssentials)
   internal import FoundationEssentials
 #else
@@ -22,7 +27,8 @@ actor HostConnector {
   private let inventory: Inventory
   private let projectRoot: String
   private let context: CommandContext
-  private let bundle: HostBundle
+  private lazy var bundle = HostBundle { SHA256.hex($0) }
+  private let cache: SSHCache
   private var configuration: SSHConfiguration?
   private var session: SSHSession?
   private(set) var timings: ConnectTimings?
@@ -32,10 +38,11 @@ actor HostConnector {
 
   /// - Parameters:
   ///   - accounts: the conversation is to be root's, by way of one of these.
+  ///   - cache: the keys that are open already, where there are several hosts.
   ///   - emit: is told of the first connection; of later ones tells whoever lost the one before.
   init(
     _ entry: HostEntry, inventory: Inventory, projectRoot: String, context: CommandContext, accounts: [String] = [],
-    emit: @escaping @Sendable (DeploymentEvent) -> Void = { _ in }
+    cache: SSHCache = SSHCache(), emit: @escaping @Sendable (DeploymentEvent) -> Void = { _ in }
   ) {
     self.emit = emit
     self.entry = entry
@@ -43,7 +50,7 @@ actor HostConnector {
     self.projectRoot = projectRoot
     self.context = context
     self.accounts = accounts
-    bundle = HostBundle { SHA256.hex($0) }
+    self.cache = cache
   }
 
   /// An authenticated session; the one that stands is used again while it lives.
@@ -186,6 +193,7 @@ actor HostConnector {
       let ask = context.readSecret
       configuration.passphrase = { name in await ask("Passphrase for \(name): ") }
     }
+    configuration.cache = cache
   }
 
   private func jumpHosts(_ openSSH: OpenSSHConfiguration) throws -> [OpenSSHConfiguration.Jump] {
@@ -199,28 +207,34 @@ actor HostConnector {
   }
 
   private var home: String { context.environment["HOME"] ?? "/root" }
-  private var localUser: String { context.environment["USER"] ?? context.environment["LOGNAME"] ?? "root" }
+  private var localUser: String { LocalAccount.current?.name ?? context.environment["USER"] ?? "root" }
 
   private func path(_ text: String) -> String {
     if text.hasPrefix("~/") { return home + text.dropFirst(1) }
     return text.hasPrefix("/") ? text : projectRoot + "/" + text
   }
 
-  /// What ssh itself would use; its defaults where there is no ssh.
+  /// Looked up once: a command doesn't last that long.
+  private static let filesDecide = OpenSSHFiles(home: LocalAccount.current?.home ?? "/root").mayDecide
+
+  /// `ssh` on the PATH is the system's, which reads those files, and no wrapper that brings others; or there is none.
+  private var hasUsualSSH: Bool {
+    let folders = (context.environment["PATH"] ?? "/usr/bin:/bin").split(separator: ":")
+    let first = folders.first { access("\($0)/ssh", X_OK) == 0 }
+    return first.map { ["/usr/bin", "/bin"].contains($0) } ?? true
+  }
+
+  /// What ssh itself would use; its defaults where there is no ssh, or its files leave it at them.
   private func openSSH(_ alias: String) async -> OpenSSHConfiguration {
+    let defaults = OpenSSHConfiguration(defaultsFor: alias, home: home, localUser: localUser)
+    guard Self.filesDecide || !hasUsualSSH else { return defaults }
     var child: [Environment.Key: String] = [:]
     for (key, value) in context.childEnvironment { child[Environment.Key(stringLiteral: key)] = value }
     let result = try? await Subprocess.run(
       .name("ssh"), arguments: ["-G", "--", alias], environment: .custom(child), output: .string(limit: 1 << 20),
       error: .discarded)
-    let defaults = """
-      identityfile ~/.ssh/id_ed25519
-      identityfile ~/.ssh/id_ecdsa
-      identityfile ~/.ssh/id_rsa
-      userknownhostsfile ~/.ssh/known_hosts
-      """
-    let output = result.flatMap { $0.terminationStatus.isSuccess ? $0.standardOutput : nil } ?? defaults
-    return OpenSSHConfiguration(host: alias, output: output, home: home, localUser: localUser)
+    guard let result, result.terminationStatus.isSuccess else { return defaults }
+    return OpenSSHConfiguration(host: alias, output: result.standardOutput, home: home, localUser: localUser)
   }
 
   // MARK: - Errors

@@ -81,6 +81,18 @@ struct ProjectSession: Sendable {
     return host
   }
 
+  /// The hosts that have a role; all without one.
+  func hosts(of inventory: Inventory, role: String?) throws -> [HostEntry] {
+    guard let role else { return inventory.hosts }
+    let hosts = inventory.hosts.filter { $0.roles.contains(role) }
+    guard hosts.isEmpty else { return hosts }
+    let roles = Set(inventory.hosts.flatMap(\.roles)).sorted()
+    throw OrchestrateError(
+      .usage, "the inventory of \(inventory.environment) has no host with the role \(role)",
+      remedy: nearestName(to: role, among: roles).map { "did you mean \($0)?" }
+        ?? "its roles are \(roles.joined(separator: ", "))")
+  }
+
   /// The files of the project that travel with a release, by path relative to the project folder.
   func projectFiles(_ loaded: LoadedProject) throws -> [String: StepPayload.File] {
     var wanted = loaded.playbook.steps.contains { $0.kind.preparesHost } ? [] : [loaded.inventory.compose]
@@ -133,7 +145,8 @@ struct ProjectSession: Sendable {
   func holder(reason: String?) -> LockHolder {
     let environment = context.environment
     let user =
-      environment["GITHUB_ACTOR"] ?? environment["USER"] ?? environment["LOGNAME"] ?? accountName() ?? "unknown"
+      environment["GITHUB_ACTOR"] ?? environment["USER"] ?? environment["LOGNAME"] ?? LocalAccount.current?.name
+      ?? "unknown"
     var from: String?
     if let repository = environment["GITHUB_REPOSITORY"], let run = environment["GITHUB_RUN_ID"] {
       from = "GitHub Actions, \(repository) run \(run)"
@@ -147,6 +160,3 @@ struct ProjectSession: Sendable {
 extension Timestamp {
   static func now() -> Timestamp { Timestamp(milliseconds: Int64(Date().timeIntervalSince1970 * 1000)) }
 }
-
-/// The name of the account that this process runs as (getpwuid(3)): cron and CI often set no USER.
-private func accountName() -> String? { getpwuid(getuid()).flatMap { $0.pointee.pw_name.map { String(cString: $0) } } }

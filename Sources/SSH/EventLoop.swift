@@ -52,6 +52,8 @@ public final class SSHEventLoop: SerialExecutor, @unchecked Sendable {
   private var watches: [Int32: Watch] = [:]
   private var timers: [UInt64: Timer] = [:]
   private var lastTimer: UInt64 = 0
+  /// For one call after the other to read into: its content is nobody's between them.
+  let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 18, alignment: 16)
 
   public init() {
     var ends: [Int32] = [0, 0]

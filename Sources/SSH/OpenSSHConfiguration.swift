@@ -63,6 +63,16 @@ public struct OpenSSHConfiguration: Sendable, Equatable {
     agentSocket = agent == nil || agent == "none" || agent == "SSH_AUTH_SOCK" ? nil : expand(agent!)
   }
 
+  /// What `ssh -G` prints where no configuration file decides anything (OpenSSH 9.2), in the parts that are read here.
+  public init(defaultsFor host: String, home: String, localUser: String) {
+    let keys = ["rsa", "ecdsa", "ecdsa_sk", "ed25519", "ed25519_sk"].map { "identityfile ~/.ssh/id_\($0)\n" }.joined()
+    let files = """
+      userknownhostsfile ~/.ssh/known_hosts ~/.ssh/known_hosts2
+      globalknownhostsfile /etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2
+      """
+    self.init(host: host, output: keys + files, home: home, localUser: localUser)
+  }
+
   /// A configuration for `SSHSession.connect`. `jumps`: those of this one, resolved by the caller.
   public func configuration(jumps: [SSHConfiguration] = []) -> SSHConfiguration {
     SSHConfiguration(

@@ -33,8 +33,8 @@ public final class SSHChannel: Sendable {
   public func read() async throws(SSHError) -> SSHChunk? { try await session.read(state, until: .infinity) }
 
   /// As `read()`, at most for this time (`timeout`). Nothing is lost by a timeout.
-  public func read(deadline: Duration) async throws(SSHError) -> SSHChunk? {
-    try await session.read(state, until: monotonicSeconds() + deadline.inSeconds)
+  public func read(deadline: Duration?) async throws(SSHError) -> SSHChunk? {
+    try await session.read(state, until: deadline.map { monotonicSeconds() + $0.inSeconds } ?? .infinity)
   }
 
   /// How the command ended: waits until the host closes the channel, which needs the output to have been read to its end.

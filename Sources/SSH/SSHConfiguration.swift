@@ -41,13 +41,16 @@ public struct SSHConfiguration: Sendable {
   public var keepaliveSilence: Duration
   /// Asked for the passphrase of the key of this name or path; nil: give up this key.
   public var passphrase: (@Sendable (String) async -> Secret?)?
+  /// What sessions share that belong together; nil: each reads and opens for itself.
+  public var cache: SSHCache?
 
   public init(
     host: String, address: String? = nil, port: UInt16 = 22, user: String, identities: [SSHIdentity] = [],
     agent: Bool = true, agentSocket: String? = nil, identitiesOnly: Bool = false, knownHostsFiles: [String] = [],
     pinnedHostKey: String? = nil, hostKeyAlias: String? = nil, jumps: [SSHConfiguration] = [],
     connectTimeout: Duration = .seconds(15), keepaliveInterval: Duration = .seconds(5),
-    keepaliveSilence: Duration = .seconds(15), passphrase: (@Sendable (String) async -> Secret?)? = nil
+    keepaliveSilence: Duration = .seconds(15), passphrase: (@Sendable (String) async -> Secret?)? = nil,
+    cache: SSHCache? = nil
   ) {
     self.host = host
     self.address = address ?? host
@@ -65,6 +68,7 @@ public struct SSHConfiguration: Sendable {
     self.keepaliveInterval = keepaliveInterval
     self.keepaliveSilence = keepaliveSilence
     self.passphrase = passphrase
+    self.cache = cache
   }
 }
 
@@ -124,7 +128,7 @@ public struct SSHTimings: Sendable, Equatable {
   public var keyExchange: Duration = .zero
   public var authentication: Duration = .zero
   /// Requests that waited for an answer of the host, the connection's own among them: TCP 1, banner and key exchange 2,
-  /// authentication 1 + 2 per accepted key (1 per refused one), 1 per channel opened, 1 per request on it. What the
+  /// authentication 2 per accepted key (1 per refused one), 1 per channel opened behind the first, 1 per request on it. What the
   /// consumer of a channel asks in its own protocol isn't seen here.
   public var roundTrips: Int = 0
   /// Bytes on the wire, encrypted, with all overhead.

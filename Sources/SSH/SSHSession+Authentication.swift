@@ -36,7 +36,6 @@ extension SSHSession {
     var faults: [SSHError] = []
     let offers = await self.offers(clock, &faults)
     var refused: [String] = []
-    measured.roundTrips += 1
     for offer in offers.prefix(Self.offerLimit) {
       let outcome: Attempt
       do { outcome = try await attempt(offer, clock, deadline) } catch {
@@ -45,7 +44,9 @@ extension SSHSession {
         throw authenticationError(refused, faults, "then the host closed the connection")
       }
       switch outcome {
-      case .accepted: return clock.seconds
+      case .accepted:
+        try await finishHandshake(until: deadline)
+        return clock.seconds
       case .refused: refused.append(offer.name)
       case .unsigned(let fault): faults.append(fault)
       }
@@ -83,13 +84,18 @@ extension SSHSession {
     // for what it is (seen with 9.2 and 10.0), and the name with it.
     let blob = Self.renamedForSHA2(offer.blob)
     let user = configuration.user
+    // What the host says of its RSA algorithms comes with the service.
+    if blob.count != offer.blob.count { try await finishHandshake(until: deadline) }
     var context: UnsafeMutableRawPointer? = Unmanaged.passUnretained(signature).toOpaque()
     while true {
       if let failure { throw failure }
+      try continueHandshake()
       guard let raw else { throw error(.channelClosed, "not connected") }
+      let before = wire.consumed
       let status = withExtendedLifetime(signature) {
         libssh2_userauth_publickey(raw, user, blob, blob.count, signCallback, &context)
       }
+      if status == LIBSSH2_ERROR_EAGAIN, case .success? = signature.result { askAhead() }
       settle()
       if status == 0 { return .accepted }
       if status != LIBSSH2_ERROR_EAGAIN { return try judge(status, signature) }
@@ -102,6 +108,8 @@ extension SSHSession {
           await self?.wakeAll()
         }
       }
+      // One of the three may have read what another waits for.
+      if wire.consumed != before { continue }
       try await parkOrThrow(until: deadline + clock.seconds + (clock.asking ? 600 : 0), "authentication")
     }
   }
@@ -205,19 +213,20 @@ extension SSHSession {
     }
     do throws(PrivateKeyFile.Fault) {
       let file = try PrivateKeyFile(text)
-      let opener = KeyOpener(file: file, name: name, passphrase: configuration.passphrase, clock: clock)
+      let fresh = KeyOpener(file: file, name: name, passphrase: configuration.passphrase)
+      let opener = configuration.cache?.opener(of: text, name: name, else: fresh) ?? fresh
       let blob: [UInt8]
       if let known = file.publicBlob ?? publicBlob {
         blob = known
       } else {
-        switch await opener.open() {
+        switch await opener.open(clock) {
         case .success(let key): blob = key.publicBlob
         case .failure(let fault): return .failure(fault)
         }
       }
       return .success(
         Offer(name: name, blob: blob) { data, algorithm in
-          switch await opener.open() {
+          switch await opener.open(clock) {
           case .failure(let fault): return .failure(fault)
           case .success(let key):
             return key.sign(data, algorithm: algorithm).map { .success($0) }
@@ -225,65 +234,6 @@ extension SSHSession {
           }
         })
     } catch { return .failure(KeyOpener.describe(error, name)) }
-  }
-}
-
-/// How long a person has been asked for passphrases: that time isn't the host's.
-private final class PersonClock: @unchecked Sendable {  // written by one task at a time, read roughly
-  var seconds = 0.0
-  var asking = false
-}
-
-/// Opens a private key once, asking for its passphrase if it has one.
-private actor KeyOpener {
-  let file: PrivateKeyFile
-  let name: String
-  let passphrase: (@Sendable (String) async -> Secret?)?
-  let clock: PersonClock
-  private var opened: PrivateKey?
-
-  init(
-    file: PrivateKeyFile, name: String, passphrase: (@Sendable (String) async -> Secret?)?, clock: PersonClock
-  ) {
-    self.file = file
-    self.name = name
-    self.passphrase = passphrase
-    self.clock = clock
-  }
-
-  func open() async -> Result<PrivateKey, SSHError> {
-    if let opened { return .success(opened) }
-    var given: [UInt8]?
-    if file.isEncrypted {
-      let start = monotonicSeconds()
-      clock.asking = true
-      let secret = await passphrase?(name)
-      clock.asking = false
-      clock.seconds += monotonicSeconds() - start
-      guard let secret else {
-        return .failure(SSHError(.passphraseNeeded, "the key \(name) is encrypted, and its passphrase wasn't given"))
-      }
-      given = Array(secret.reveal().utf8)
-    }
-    let result = await offLoop { [file, given] in
-      Result { () throws(PrivateKeyFile.Fault) in try file.open(passphrase: given) }
-    }
-    switch result {
-    case .success(let key):
-      opened = key
-      return .success(key)
-    case .failure(.passphrase) where given != nil:
-      return .failure(SSHError(.passphraseNeeded, "the passphrase for the key \(name) is wrong"))
-    case .failure(let fault): return .failure(Self.describe(fault, name))
-    }
-  }
-
-  static func describe(_ fault: PrivateKeyFile.Fault, _ name: String) -> SSHError {
-    switch fault {
-    case .notAKey: SSHError(.keyUnreadable, "\(name) isn't a private key in OpenSSH's or PEM form")
-    case .unsupported(let why): SSHError(.keyUnreadable, "the key \(name) can't be used: \(why)")
-    case .passphrase: SSHError(.passphraseNeeded, "the key \(name) is encrypted, and its passphrase wasn't given")
-    }
   }
 }
 

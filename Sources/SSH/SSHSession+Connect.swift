@@ -43,7 +43,12 @@ extension SSHSession {
     measured.roundTrips += 2
     let descriptor = max(0, wire.descriptor)  // libssh2 wants a number; all I/O goes through the wire
     do {
-      try await drive("the handshake", until: deadline) { Int(libssh2_session_handshake($0, descriptor)) }
+      // Until the keys are agreed; the service that it asks for then is granted while we go on.
+      try await drive("the handshake", until: deadline) { raw in
+        let status = libssh2_session_handshake(raw, descriptor)
+        isShakingHands = status == LIBSSH2_ERROR_EAGAIN
+        return isShakingHands && wire.requestedService ? 0 : Int(status)
+      }
     } catch { throw handshakeError(error) }
     let agreed = monotonicSeconds()
     measured.keyExchange = .seconds(agreed - connected)
@@ -153,9 +158,11 @@ extension SSHSession {
   private func resolve(until deadline: Double) async throws(SSHError) -> [SocketAddress] {
     let host = configuration.address
     let port = configuration.port
+    // An address needs nobody to be asked.
+    if case .success(let addresses) = lookUp(host, port, AI_NUMERICHOST) { return addresses }
     let box = Resolved()
     Task { [weak self] in
-      let result = await offLoop { lookUp(host, port) }
+      let result = await offLoop { lookUp(host, port, 0) }
       box.result = result
       await self?.wakeAll()
     }
@@ -171,8 +178,13 @@ extension SSHSession {
   // MARK: Host key
 
   private func loadKnownHosts() throws(SSHError) -> KnownHosts {
+    guard configuration.pinnedHostKey == nil else { return KnownHosts() }
+    guard let cache = configuration.cache else { return try readKnownHosts() }
+    return try cache.knownHosts(configuration.knownHostsFiles) { () throws(SSHError) in try readKnownHosts() }
+  }
+
+  private func readKnownHosts() throws(SSHError) -> KnownHosts {
     var known = KnownHosts()
-    guard configuration.pinnedHostKey == nil else { return known }
     for path in configuration.knownHostsFiles {
       switch readFile(path) {
       case .success(let text): known.add(text, file: path)
@@ -310,11 +322,12 @@ func streamSocket() -> Int32 {
   #endif
 }
 
-/// getaddrinfo(3): blocks.
-private func lookUp(_ host: String, _ port: UInt16) -> Result<[SocketAddress], LookupFault> {
+/// getaddrinfo(3): blocks, unless `flags` says AI_NUMERICHOST.
+private func lookUp(_ host: String, _ port: UInt16, _ flags: Int32) -> Result<[SocketAddress], LookupFault> {
   var hints = addrinfo()
   hints.ai_family = AF_UNSPEC
   hints.ai_socktype = streamSocket()
+  hints.ai_flags = flags
   var list: UnsafeMutablePointer<addrinfo>?
   let status = getaddrinfo(host, String(port), &hints, &list)
   guard status == 0 else {

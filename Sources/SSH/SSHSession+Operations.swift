@@ -1,8 +1,8 @@
 import CLibSSH2
 
 extension SSHSession {
-  private static let window: UInt32 = 2 << 20
-  private static let packet: UInt32 = 32768
+  static let window: UInt32 = 2 << 20
+  static let packet: UInt32 = 32768
 
   /// Starts a remote command by the user's login shell. Two round trips.
   ///
@@ -27,9 +27,7 @@ extension SSHSession {
     let until = monotonicSeconds() + deadline.inSeconds
     let state = try await serial(what, until: until, discard: { $0.close($1) }) {
       (session: isolated SSHSession) async throws(SSHError) -> ChannelState in
-      let state = try await session.openChannel("a channel for \(what)") { raw in
-        libssh2_channel_open_ex(raw, "session", 7, Self.window, Self.packet, nil, 0)
-      }
+      let state = try await session.sessionChannel("a channel for \(what)")
       do throws(SSHError) {
         if let terminal {
           try await session.request(state, "a terminal") { raw in
@@ -70,18 +68,34 @@ extension SSHSession {
     schedulePump()
   }
 
+  /// The channel that was asked for ahead, or another one.
+  private func sessionChannel(_ what: String) async throws(SSHError) -> ChannelState {
+    let ahead = firstChannel
+    firstChannel = .unwanted
+    switch ahead {
+    case .opened(let state): return register(state)
+    case .asked: return try await openChannel(what, isAsked: true, Self.openSession)
+    case .wanted, .unwanted: return try await openChannel(what, Self.openSession)
+    }
+  }
+
   private func openChannel(
-    _ what: String, _ body: (OpaquePointer) -> OpaquePointer?
+    _ what: String, isAsked: Bool = false, _ body: (OpaquePointer) -> OpaquePointer?
   ) async throws(SSHError) -> ChannelState {
-    wire.confirmedChannel = nil
+    if !isAsked {
+      wire.confirmedChannel = nil
+      measured.roundTrips += 1
+    }
     var opened: OpaquePointer?
-    measured.roundTrips += 1
     try await drive(what, until: .infinity) { raw in
       opened = body(raw)
       return opened == nil ? Int(libssh2_session_last_errno(raw)) : 0
     }
     guard let opened else { throw error(.protocolFault, "\(what) failed without a reason") }
-    let state = ChannelState(opened, number: wire.confirmedChannel)
+    return register(ChannelState(opened, number: wire.confirmedChannel))
+  }
+
+  private func register(_ state: ChannelState) -> ChannelState {
     lastID += 1
     channels[lastID] = state
     return state

@@ -139,10 +139,10 @@ extension SSHSession {
     for stream in [Int32(0), SSH_EXTENDED_DATA_STDERR] {
       while true {
         let count = libssh2_channel_read_ex(
-          raw, stream, scratch.baseAddress!.assumingMemoryBound(to: CChar.self), 1 << 16)
+          raw, stream, loop.scratch.baseAddress!.assumingMemoryBound(to: CChar.self), 1 << 16)
         if count == 0 || count == Int(LIBSSH2_ERROR_EAGAIN) { break }
         if count < 0 { return fail(channel, count, "reading") }
-        let bytes = [UInt8](UnsafeRawBufferPointer(rebasing: scratch[..<count]))
+        let bytes = [UInt8](UnsafeRawBufferPointer(rebasing: loop.scratch[..<count]))
         channel.append(stream == 0 ? .stdout(bytes) : .stderr(bytes), count: count)
       }
     }
@@ -212,7 +212,7 @@ extension SSHSession {
   func socketReady(_ events: Int16) {
     guard failure == nil else { return }
     if events & Int16(POLLOUT) != 0, !wire.flush() { return lost() }
-    if events & ~Int16(POLLOUT) != 0, wire.fill(scratch) { arrived() } else { pump() }
+    if events & ~Int16(POLLOUT) != 0, wire.fill(loop.scratch) { arrived() } else { pump() }
     wakeAll()
   }
 

@@ -66,12 +66,15 @@ public actor SSHSession {
   /// Operations that share state inside libssh2 (open, requests, authentication) go one at a time, in this order.
   var serialQueue: [UInt64] = []
 
+  /// libssh2's handshake isn't through: the service ssh-userauth is asked for, and not yet granted.
+  var isShakingHands = false
+  var firstChannel: FirstChannel
+
   var channels: [UInt64: ChannelState] = [:]
   var pumping = false
   var pumpScheduled = false
   /// The link is gone: what it left behind is taken whole.
   var isDraining = false
-  nonisolated(unsafe) let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 18, alignment: 16)
 
   /// The keepalive's clocks, in seconds.
   var lastInbound = 0.0
@@ -81,21 +84,21 @@ public actor SSHSession {
 
   var measured = SSHTimings()
 
-  init(_ configuration: SSHConfiguration, loop: SSHEventLoop) {
+  /// - Parameter wantsChannel: a command will follow: its channel is asked for ahead.
+  init(_ configuration: SSHConfiguration, loop: SSHEventLoop, wantsChannel: Bool) {
     self.configuration = configuration
     self.loop = loop
+    firstChannel = wantsChannel ? .wanted : .unwanted
   }
 
   deinit {
     // Nobody can be waiting any more. The rest belongs to the loop's thread.
     nonisolated(unsafe) let raw = raw
     let wire = wire
-    let scratch = Int(bitPattern: scratch.baseAddress)
     let timer = keepaliveTimer
     loop.perform { [loop] in
       if let timer { loop.unschedule(timer) }
       releaseSession(raw, wire, loop)
-      free(UnsafeMutableRawPointer(bitPattern: scratch))
     }
   }
 
@@ -107,20 +110,19 @@ public actor SSHSession {
     _ configuration: SSHConfiguration, loop: SSHEventLoop = .shared
   ) async throws(SSHError) -> SSHSession {
     var session: SSHSession?
-    for hop in configuration.jumps + [configuration] {
-      session = try await connect(hop, via: session, loop: loop)
-    }
+    for jump in configuration.jumps { session = try await connect(jump, via: session, loop: loop, wantsChannel: false) }
+    session = try await connect(configuration, via: session, loop: loop, wantsChannel: true)
     return session!
   }
 
   private static func connect(
-    _ hop: SSHConfiguration, via: SSHSession?, loop: SSHEventLoop
+    _ hop: SSHConfiguration, via: SSHSession?, loop: SSHEventLoop, wantsChannel: Bool
   ) async throws(SSHError) -> SSHSession {
     // A pinned fingerprint doesn't say the type of the key: on a mismatch the host is asked for its other keys.
     var mismatch: SSHError?
     let attempts = hop.pinnedHostKey == nil ? [nil] : hostKeyTypesForPin()
     for types in attempts {
-      let session = SSHSession(hop, loop: loop)
+      let session = SSHSession(hop, loop: loop, wantsChannel: wantsChannel)
       do {
         try await session.establish(via: via, hostKeyTypes: types)
         return session

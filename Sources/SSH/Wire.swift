@@ -65,6 +65,11 @@ final class Wire: @unchecked Sendable {
   var ended = false
   var errorNumber: Int32 = 0
 
+  /// Seen in what libssh2 sends, a packet at a time: our NEWKEYS (RFC 4253, 7.3), and the packet behind it, which is its request for the service
+  /// ssh-userauth. From then on the keys are agreed, and more may be asked before that is answered.
+  private var sentNewKeys = false
+  private(set) var requestedService = false
+
   /// Seen in packets as libssh2 releases them: the number of the channel that was confirmed last, and the channels for
   /// which an exit status has arrived. libssh2's own status is 0 when none came.
   var confirmedChannel: UInt32?
@@ -74,6 +79,10 @@ final class Wire: @unchecked Sendable {
 
   func send(_ bytes: UnsafeRawBufferPointer) -> Int {
     if ended { return -Int(ECONNRESET) }
+    if !requestedService {
+      requestedService = sentNewKeys
+      sentNewKeys = sentNewKeys || bytes.count > 5 && bytes[5] == 21  // behind the packet's length and its padding's
+    }
     var accepted = 0
     if descriptor >= 0, outbound.isEmpty {
       accepted = write(bytes)

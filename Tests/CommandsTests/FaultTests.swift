@@ -83,11 +83,6 @@ import Views
 }
 
 @Suite struct DocumentSecrecyTests {
-  private final class Sink: OutputSink {
-    let text = Mutex("")
-    func write(_ text: String, to stream: Views.OutputStream) { self.text.withLock { $0 += text } }
-  }
-
   @Test(arguments: [false, true]) func whatAnApplicationPrintsIsMaskedInDocuments(json: Bool) throws {
     let root = FileManager.default.temporaryDirectory.appending(path: "orchestrate-\(UUID().uuidString)")
     try FileManager.default.createDirectory(at: root.appending(path: "inventories"), withIntermediateDirectories: true)
@@ -95,7 +90,7 @@ import Views
     try "app: bot\nhosts: { bot-1: { address: 127.0.0.1 } }\nservices: { app: [bot] }\n"
       .write(to: root.appending(path: "inventories/prod.yml"), atomically: true, encoding: .utf8)
     try "services: {}\n".write(to: root.appending(path: "compose.yml"), atomically: true, encoding: .utf8)
-    let sink = Sink()
+    let sink = RecordedOutput()
     var context = CommandContext.process
     context.output = sink
     try CommandContext.$current.withValue(context) {
@@ -108,7 +103,7 @@ import Views
         document.text(width: $1, style: $0)
       }
     }
-    let text = sink.text.withLock { $0 }
+    let text = Views.OutputStream.allCases.map(sink.text).joined()
     #expect(text.contains("cannot connect with") && !text.contains("canary"))
   }
 }

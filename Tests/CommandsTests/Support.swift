@@ -1,4 +1,13 @@
 import Foundation
+import Synchronization
+import Views
+
+/// What a command wrote, by stream.
+final class RecordedOutput: OutputSink {
+  private let written = Mutex<[Views.OutputStream: String]>([:])
+  func write(_ text: String, to stream: Views.OutputStream) { written.withLock { $0[stream, default: ""] += text } }
+  func text(_ stream: Views.OutputStream) -> String { written.withLock { $0[stream, default: ""] } }
+}
 
 /// A project folder with one environment, for the body alone.
 ///

@@ -76,7 +76,7 @@ struct SessionTests {
       #expect(result.text == "out\nin")
       #expect(result.errorText == "err\n")
       #expect(result.exit == .status(3))
-      #expect(await session.timings.roundTrips == 8)
+      #expect(await session.timings.roundTrips == 6)
       #expect(await session.serverVersion?.hasPrefix("OpenSSH") == true)
       await session.close()
     }

@@ -18,7 +18,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from contenders import ROOT, Failed, Line, Ours, Peer, Telegram, assignments, sandbox
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
+from contenders import ROOT, Failed, Line, Ours, Peer, Telegram, assignments, sandbox  # noqa: E402
+from page import write_section  # noqa: E402
 
 OLD, NEW = "v1.0.0", "v1.1.0"
 BOTS = {"ours": 7100001, "peer": 7100002}  # tokens' numbers; the suites' and the demo's bots have others
@@ -108,9 +110,7 @@ def lines_of(document):
 
 def write_page(document):
     text = "\n".join(lines_of(document))
-    (ROOT / "docs/performance.md").write_text(
-        "# Performance\n\nWritten by `script/bench deploy --write`, which says what is measured and how (script/bench.d/deploy.py).\n"
-        f"{document['date']}, {document['version']}.\n\n```\n{text}\n```\n")
+    write_section("docs/performance.md", "deploy", f"`script/bench deploy --write`, {document['date']}, {document['version']}.\n\n```\n{text}\n```")
 
 
 def measure(options, binary, settings, stack):

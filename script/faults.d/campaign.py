@@ -19,7 +19,8 @@ from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "Tests/sandbox"))
+sys.path[:0] = [str(ROOT / "Tests/sandbox"), str(ROOT / "script/lib")]
+from page import write_section  # noqa: E402
 
 SEED = 1000  # of the first run, if none is given
 
@@ -56,17 +57,6 @@ def section(document: dict) -> str:
             f"{len(document['results']) - late} runs" + (f" ({late} more whose operation had ended before the fault)" if late else "") + ".\n"
             "Seconds from the fault (the second of two) until the host was consistent and its lock free: the lease, the running step and the undo's own steps are part of it, and where\n"
             "the deployment goes on, whatever it had still to do.\n\n" + table(document))
-
-
-def write(name: str, content: str):
-    """Between the two comments of docs/reliability.md."""
-    path = ROOT / "docs/reliability.md"
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    text = path.read_text()
-    if begin not in text:
-        sys.exit(f"faults: {path} has no place for the table ({begin})")
-    head, _, rest = text.partition(begin)
-    path.write_text(f"{head}{begin}\n{content}\n{end}{rest.partition(end)[2]}")
 
 
 def main():
@@ -152,7 +142,7 @@ def show(options, faults, document):
     if options.table:
         print(made(*arguments))
     if options.write:
-        write(name, whole(*arguments))
+        write_section("docs/reliability.md", name, whole(*arguments))
 
 
 def run(options, faults) -> dict:
