@@ -148,7 +148,6 @@ let package = Package(
   products: [.executable(name: "orchestrate", targets: ["orchestrate"])],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
-    .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
     .package(url: "https://github.com/swiftlang/swift-subprocess", from: "1.0.2"),
   ],
   targets: [
@@ -166,7 +165,7 @@ let package = Package(
     module("Engine", ["Inventory", "Playbooks", "Diagnostics"]),
     module("Inventory", ["ConfigSource", "Diagnostics"]),
     module("Vault", ["Crypto", "ConfigSource", "Diagnostics"]),
-    module("ConfigSource", ["Diagnostics", .product(name: "Yams", package: "Yams")]),
+    module("ConfigSource", ["CLibYAML", "Diagnostics"]),
     module("SSH", ["CLibSSH2", "COpenSSL", "Diagnostics"]),
     module("HTTP", ["CLibCurl", "Diagnostics"]),
     module("Crypto", ["COpenSSL", "Diagnostics"]),
@@ -185,6 +184,8 @@ let package = Package(
     .systemLibrary(
       name: "COpenSSL", pkgConfig: "libcrypto",
       providers: [.apt(["libssl-dev"]), .brew(["openssl@3"])]),
+    .systemLibrary(
+      name: "CLibYAML", pkgConfig: "yaml-0.1", providers: [.apt(["libyaml-dev"]), .brew(["libyaml"])]),
     .target(name: "CLibCurl", dependencies: ["CLibCurlSystem"]),
     .systemLibrary(
       name: "CLibCurlSystem", pkgConfig: "libcurl",

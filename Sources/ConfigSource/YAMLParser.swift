@@ -1,74 +1,23 @@
 import Diagnostics
-import Yams
 
-/// Text to nodes. The only place that knows Yams.
-///
-/// A YamlError is never shown as it is: the one for duplicate keys holds the whole file. Its fields are put into
-/// words here.
+/// Text to nodes.
 public enum YAMLParser {
   /// Bounds on what aliases can make of a small file.
   static let nodeLimit = 20_000
+  static let depthLimit = 64
   static let aliasLimit = 16
-  static let duplicateLimit = 20
+  /// So many keys that stand twice are told one by one.
+  static let duplicateLimit = 10
 
   /// The document's root; nil after a fault, which was reported. An empty document is a null scalar.
   public static func parse(_ source: SourceText, diagnostics: DiagnosticCollector) -> YAMLNode? {
     diagnostics.announce(file: source.file)
     guard aliasesAreBounded(in: source, diagnostics) else { return nil }
-    var text = source
-    var renamed: [Place: String] = [:]
-    while true {
-      do {
-        // The encoding is given: the default asks an environment variable, and prints. The basic resolver guesses no
-        // types.
-        guard let root = try compose(yaml: text.text, .basic, .default, .utf8) else {
-          return YAMLNode(.scalar(YAMLScalar("", isPlain: true)), at: source.location(line: 1, column: 1))
-        }
-        var conversion = Conversion(source: source, renamed: renamed, diagnostics: diagnostics)
-        return conversion.convert(root, depth: 0)
-      } catch YamlError.duplicatedKeysInMapping(let names, let context) {
-        // Yams gives up at the first mapping with duplicates and names only the first of the keys. That key gets
-        // another name of the same length, and the text is read again, until the later ones can be pointed at.
-        let place = Place(line: context.mark.line, column: context.mark.column)
-        guard let name = names.first, renamed.count < duplicateLimit,
-          let changed = rename(name, at: place, in: text, serial: renamed.count)
-        else {
-          diagnostics.error(
-            at: source.location(line: place.line, column: place.column), "the same key stands twice in this mapping",
-            help: "remove one of the two")
-          return nil
-        }
-        renamed[place] = name
-        text = changed
-      } catch let error as YamlError {
-        report(error, source, diagnostics)
-        return nil
-      } catch {
-        diagnostics.error(at: source.location(line: 1, column: 1), "this isn't YAML")
-        return nil
-      }
+    var composer = YAMLComposer(source: source, diagnostics: diagnostics)
+    do throws(YAMLEvents.Fault) { return try composer.document() } catch {
+      report(error, source, diagnostics)
+      return nil
     }
-  }
-
-  struct Place: Hashable {
-    var line: Int
-    var column: Int
-  }
-
-  /// Replaces one character of a key by one from Unicode's private use area.
-  private static func rename(_ name: String, at place: Place, in source: SourceText, serial: Int) -> SourceText? {
-    guard var index = source.index(line: place.line, column: place.column) else { return nil }
-    var scalars = source.text.unicodeScalars
-    guard index < scalars.endIndex else { return nil }
-    if scalars[index] == "\"" || scalars[index] == "'" {
-      index = scalars.index(after: index)
-      guard index < scalars.endIndex else { return nil }
-    }
-    guard let first = name.unicodeScalars.first, scalars[index] == first else { return nil }
-    let stand = Unicode.Scalar(0xE000 + UInt32(serial))!
-    guard !scalars.contains(stand) else { return nil }
-    scalars.replaceSubrange(index..<scalars.index(after: index), with: CollectionOfOne(stand))
-    return SourceText(file: source.file, text: String(scalars))
   }
 
   private static func aliasesAreBounded(in source: SourceText, _ diagnostics: DiagnosticCollector) -> Bool {
@@ -102,122 +51,19 @@ public enum YAMLParser {
   }
 }
 
-/// Yams' nodes to ours, within a budget.
-private struct Conversion {
-  let source: SourceText
-  let renamed: [YAMLParser.Place: String]
-  let diagnostics: DiagnosticCollector
-  var nodes = 0
-
-  init(source: SourceText, renamed: [YAMLParser.Place: String], diagnostics: DiagnosticCollector) {
-    self.source = source
-    self.renamed = renamed
-    self.diagnostics = diagnostics
-  }
-
-  mutating func convert(_ node: Node, depth: Int) -> YAMLNode? {
-    let location = source.location(line: node.mark?.line ?? 1, column: node.mark?.column ?? 1)
-    nodes += 1
-    guard nodes <= YAMLParser.nodeLimit, depth <= 64 else {
-      diagnostics.error(
-        at: location, "the file is too deeply nested or its aliases make it too big",
-        help: "write it flatter, without aliases")
-      return nil
-    }
-    switch node {
-    case .scalar(let scalar):
-      checkTag(scalar.tag.rawValue, at: location)
-      // `!!str 5` is the text 5.
-      let isPlain = scalar.style == .plain && scalar.tag.rawValue != "tag:yaml.org,2002:str"
-      return YAMLNode(.scalar(YAMLScalar(scalar.string, isPlain: isPlain)), at: location)
-    case .sequence(let sequence):
-      checkTag(sequence.tag.rawValue, at: location)
-      var converted: [YAMLNode] = []
-      for element in sequence {
-        guard let element = convert(element, depth: depth + 1) else { return nil }
-        converted.append(element)
-      }
-      return YAMLNode(.sequence(converted), at: location)
-    case .mapping(let mapping):
-      checkTag(mapping.tag.rawValue, at: location)
-      return convert(mapping, at: location, depth: depth)
-    case .alias:
-      diagnostics.error(at: location, "an alias stands here without its anchor")
-      return nil
-    }
-  }
-
-  private mutating func convert(_ mapping: Node.Mapping, at location: SourceLocation, depth: Int) -> YAMLNode? {
-    var entries: [YAMLEntry] = []
-    var first: [String: SourceLocation] = [:]
-    for (key, value) in mapping {
-      let place = source.location(line: key.mark?.line ?? 1, column: key.mark?.column ?? 1)
-      guard case .scalar(let scalar) = key else {
-        diagnostics.error(
-          at: place, "a key has to be a name, not a list or a mapping",
-          help: "text with { } or ${…} needs quotes")
-        continue
-      }
-      let name = renamed[YAMLParser.Place(line: place.line, column: place.column)] ?? scalar.string
-      guard var converted = convert(value, depth: depth + 1) else { return nil }
-      if name == "<<", scalar.style == .plain {
-        diagnostics.error(at: place, "merge keys (`<<`) aren't supported", help: "write the keys out")
-        continue
-      }
-      if let earlier = first[name] {
-        diagnostics.error(
-          at: place, "the key `\(shown(name))` stands twice in this mapping",
-          help: "the first is on line \(earlier.line)")
-        continue
-      }
-      // An empty value stands where its key stands, not somewhere behind it.
-      if case .scalar(let scalar) = converted.content, scalar.text.isEmpty, scalar.isPlain {
-        converted.location = place
-      }
-      first[name] = place
-      entries.append(YAMLEntry(key: name, keyLocation: place, value: converted))
-    }
-    return YAMLNode(.mapping(entries), at: location)
-  }
-
-  private func shown(_ name: String) -> String { name.count > 40 ? String(name.prefix(40)) + "…" : name }
-
-  private func checkTag(_ tag: String, at location: SourceLocation) {
-    let known = ["", "!", "str", "int", "float", "bool", "null", "seq", "map"].map {
-      $0.count < 2 ? $0 : "tag:yaml.org,2002:" + $0
-    }
-    if !known.contains(tag) {
-      diagnostics.error(at: location, "YAML tags (`!…`) aren't supported", help: "remove the tag")
-    }
-  }
-}
-
 extension YAMLParser {
-  /// libyaml's words, which never quote the file, turned into what to do.
-  private static func report(_ error: YamlError, _ source: SourceText, _ diagnostics: DiagnosticCollector) {
-    let problem: String, context: String?
-    var mark = Place(line: 1, column: 1)
-    switch error {
-    case .scanner(let around, let text, let place, _), .parser(let around, let text, let place, _),
-      .composer(let around, let text, let place, _):
-      problem = text
-      mark = Place(line: place.line, column: place.column)
-      context = around?.text
-      // A quote or bracket that was never closed is found at the end of the file; where it was opened says more.
-      if let around,
-        text.contains("end of stream") || text.contains("stream end") || text.contains("document indicator")
-      {
-        mark = Place(line: around.mark.line, column: around.mark.column)
-      }
-    case .reader(let text, _, _, _):
-      problem = text
-      context = nil
-    default:
-      problem = "this isn't YAML"
-      context = nil
+  /// libyaml's words turned into what to do.
+  private static func report(_ fault: YAMLEvents.Fault, _ source: SourceText, _ diagnostics: DiagnosticCollector) {
+    var place = fault.place
+    // A quote or bracket that was never closed is found at the end of the file; where it was opened says more.
+    if fault.context != nil,
+      ["end of stream", "stream end", "document indicator"].contains(where: fault.problem.contains)
+    {
+      place = fault.contextPlace
     }
-    let (message, help) = explain(problem, context: context, line: source.line(mark.line), column: mark.column)
-    diagnostics.error(at: source.location(line: mark.line, column: mark.column), message, help: help)
+    let (message, help) = explain(
+      fault.problem, context: fault.context, line: source.line(place.line), column: place.column)
+    diagnostics.error(at: source.location(line: place.line, column: place.column), message, help: help)
   }
 
   private static func explain(

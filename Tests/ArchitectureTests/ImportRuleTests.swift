@@ -14,10 +14,10 @@ private func files(below folder: String, suffix: String) throws -> [URL] {
 @Suite struct ImportRuleTests {
   static let ours: Set<String> = [
     "Commands", "Views", "Steps", "Engine", "Inventory", "Vault", "ConfigSource", "SSH", "HTTP", "Crypto",
-    "Diagnostics", "Playbooks", "CLibSSH2", "CLibCurl", "COpenSSL",
+    "Diagnostics", "Playbooks", "CLibSSH2", "CLibCurl", "CLibYAML", "COpenSSL",
   ]
   static let others: [String: Set<String>] = [
-    "Commands": ["ArgumentParser", "Subprocess", "SystemPackage"], "ConfigSource": ["Yams"],
+    "Commands": ["ArgumentParser", "Subprocess", "SystemPackage"]
   ]
   static let system: Set<String> = [
     "Foundation", "FoundationEssentials", "Synchronization", "Glibc", "Darwin", "Musl", "Dispatch", "System",
@@ -32,7 +32,7 @@ private func files(below folder: String, suffix: String) throws -> [URL] {
     "Engine": ["Inventory", "Playbooks", "Diagnostics"],
     "Inventory": ["ConfigSource", "Diagnostics"],
     "Vault": ["Crypto", "ConfigSource", "Diagnostics"],
-    "ConfigSource": ["Diagnostics"],
+    "ConfigSource": ["CLibYAML", "Diagnostics"],
     "SSH": ["CLibSSH2", "COpenSSL", "Diagnostics"],
     "HTTP": ["CLibCurl", "Diagnostics"],
     "Crypto": ["COpenSSL", "Diagnostics"],

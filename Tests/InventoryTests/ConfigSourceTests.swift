@@ -66,7 +66,23 @@ private func parse(_ text: String) -> (node: YAMLNode?, faults: [String]) {
 
   @Test func manyDuplicatesEnd() {
     let (_, faults) = parse((0..<200).map { "k\($0): 1\nk\($0): 2\n" }.joined())
-    #expect(!faults.isEmpty)
+    #expect(faults.count == 11 && faults.last?.contains("and more that follow") == true)
+  }
+
+  @Test func anAliasIsAsDeepAsWhatItStandsFor() {
+    let deep = "a: &a " + String(repeating: "[", count: 40) + String(repeating: "]", count: 40) + "\n"
+    func use(_ depth: Int) -> String {
+      deep + "b: " + String(repeating: "[", count: depth) + "*a" + String(repeating: "]", count: depth) + "\n"
+    }
+    #expect(parse(use(20)).faults.isEmpty)
+    #expect(parse(use(30)).faults.first?.contains("too deeply nested") == true)
+  }
+
+  @Test func whatIsNoTextIsFoundAtItsPlace() {
+    #expect(parse("a: b\nç: \u{7}x\n").faults.first?.hasPrefix("f:2:4: error:") == true)
+    #expect(parse("a: &a [*a]\n").faults.first?.hasPrefix("f:1:8: error:") == true)
+    #expect(parse("a: *b\n").faults.first?.hasPrefix("f:1:4: error:") == true)
+    #expect(parse("a: 1\n---\nb: 2\n").faults.first?.hasPrefix("f:2:1: error:") == true)
   }
 
   @Test func aliasesAreFilledInWithinBounds() {
@@ -83,7 +99,7 @@ private func parse(_ text: String) -> (node: YAMLNode?, faults: [String]) {
     #expect(parse(long + levels).faults.first?.contains("aliases make it too big") == true)
   }
 
-  @Test(arguments: ["[", "{", "- ["])
+  @Test(arguments: ["[", "{", "- [", "? ", "{? ", "[{"])
   func nestingIsBounded(opening: String) {
     #expect(!parse(String(repeating: opening, count: 5000)).faults.isEmpty)
     #expect(!parse((0..<900).map { String(repeating: " ", count: $0) + "a:\n" }.joined()).faults.isEmpty)
