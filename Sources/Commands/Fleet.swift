@@ -31,12 +31,12 @@ struct Fleet: Sendable {
     var next = 0
     await withTaskGroup(of: (Int, Ending).self) { group in
       func begin() {
-        guard next < hosts.count, maxFailures.map({ failed <= $0 }) ?? true else { return }
+        guard next < hosts.count, !Task.isCancelled, maxFailures.map({ failed <= $0 }) ?? true else { return }
         let index = next
         next += 1
         group.addTask { (index, await body(hosts[index])) }
       }
-      for _ in 0..<max(1, parallel) { begin() }
+      for _ in 0..<min(max(1, parallel), hosts.count) { begin() }
       for await (index, ending) in group {
         endings[index] = ending
         if ending.hasFailed { failed += 1 }

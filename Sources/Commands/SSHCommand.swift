@@ -10,7 +10,7 @@ struct SSHCommand: AsyncParsableCommand {
     abstract: "A shell on the host, or a command on one or all.",
     discussion: """
       The shell's or the command's exit status is passed on; 255 stands for faults of our own. On several hosts each line has the host's name before it,
-      and the exit status is 0 if the command ended so on all of them, 255 if one couldn't be asked, else 1.
+      and the exit status is 0 if the command ended so on all of them, 255 if one couldn't be asked, else 1. Ctrl-C ends orchestrate, not the commands.
 
       Examples:
         orchestrate ssh prod
@@ -89,18 +89,26 @@ struct SSHCommand: AsyncParsableCommand {
     _ text: String, on connector: HostConnector, _ host: HostEntry, _ report: FleetReport, deadline: Duration?
   ) async -> Fleet.Ending {
     let end = deadline.map { ContinuousClock.now + $0 }
-    let ending: Fleet.Ending
+    func rest() -> Duration? { end.map { max(.zero, $0 - .now) } }
+    var isBegun = false
+    var ending: Fleet.Ending
     do {
-      let channel = try await connector.connect().open(text)
+      let session = try await connector.connect()
+      if rest() == .zero { throw SSHError(.timeout, "not reached in time") }
+      let channel = try await session.open(text, deadline: min(.seconds(30), rest() ?? .seconds(30)))
+      isBegun = true
       await channel.sendEOF()
-      while let chunk = try await channel.read(deadline: end.map { max(.zero, $0 - .now) }) {
-        await report.take(chunk, from: host)
-      }
-      ending = .exit(try await channel.exit(deadline: end.map { max(.zero, $0 - .now) }))
+      while let chunk = try await channel.read(deadline: rest()) { await report.take(chunk, from: host) }
+      ending = .exit(try await channel.exit(deadline: rest()))
     } catch let error as OrchestrateError {
       ending = .fault(error)
     } catch let error as SSHError where error.code == .timeout && deadline != nil {
-      ending = .fault(OrchestrateError(.failed, "the command hasn't ended in time; it isn't killed", host: host.name))
+      ending = .fault(
+        OrchestrateError(
+          .failed,
+          isBegun
+            ? "the command hasn't ended in time; it isn't killed" : "not reached in time; the command wasn't begun",
+          host: host.name))
     } catch let error as SSHError {
       ending = .fault(SSHByteChannel.explain(error, host: host))
     } catch {

@@ -92,10 +92,9 @@ final class YAMLEvents {
   }
 
   private func place(ofByte offset: Int) -> Place {
-    let before = input.prefix(offset)
-    let line = before.lastIndex(of: 10).map { before[($0 + 1)...] } ?? before
-    return Place(
-      line: before.count { $0 == 10 } + 1, column: String(decoding: line, as: UTF8.self).unicodeScalars.count + 1)
+    let before = String(decoding: input.prefix(offset), as: UTF8.self).unicodeScalars
+    let line = before.lastIndex(where: isLineBreak).map { before[before.index(after: $0)...] } ?? before[...]
+    return Place(line: before.count(where: isLineBreak) + 1, column: line.count + 1)
   }
 
   private static func place(_ mark: yaml_mark_t) -> Place { Place(line: mark.line + 1, column: mark.column + 1) }

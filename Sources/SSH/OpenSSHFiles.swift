@@ -37,7 +37,8 @@ public struct OpenSSHFiles: Sendable {
     let text: [UInt8]
     switch readFile(path) {
     case .success(let bytes): text = bytes
-    case .failure(let fault): return fault.number != ENOENT
+    // Also where it is missing: the distribution may have put it elsewhere.
+    case .failure: return true
     }
     guard depth < 16 else { return true }
     let folder = system.lastIndex(of: "/").map { String(system[...$0]) } ?? ""
@@ -46,7 +47,7 @@ public struct OpenSSHFiles: Sendable {
       guard let keyword = words.first?.lowercased(), !keyword.hasPrefix("#") else { continue }
       if Self.indifferent.contains(keyword) { continue }
       guard keyword == "include",
-        words.dropFirst().allSatisfy({ !$0.contains("\"") && !$0.contains("~") && !$0.contains("$") })
+        words.dropFirst().allSatisfy({ $0.allSatisfy { !"\"'~$%\\".contains($0) } })
       else { return true }
       for pattern in words.dropFirst() {
         let full = pattern.hasPrefix("/") ? String(pattern) : folder + pattern

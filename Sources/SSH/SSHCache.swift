@@ -10,13 +10,15 @@ import Synchronization
 #endif
 
 /// What sessions share that belong together: private keys that are open and known_hosts files that are read. A passphrase is asked for once and a key
-/// derived once, however many hosts there are and however often one is connected to again; what a person answered stands, also if it was wrong.
+/// derived once, however many hosts there are and however often one is connected to again; what a person answered
+/// stands, also if it was wrong three times.
 public final class SSHCache: Sendable {
   private struct Content {
     var openers: [[UInt8]: KeyOpener] = [:]
     var knownHosts: [[String]: (stamps: [FileStamp?], read: KnownHosts)] = [:]
   }
   private let content = Mutex(Content())
+  let questions = QuestionQueue()
 
   public init() {}
 
@@ -65,47 +67,62 @@ private struct FileStamp: Equatable {
   }
 }
 
-/// How long a person has been asked for passphrases: that time isn't the host's.
-final class PersonClock: @unchecked Sendable {  // written by one task at a time, read roughly
-  var seconds = 0.0
-  var asking = false
+/// Questions for the one person at the terminal, one after the other.
+actor QuestionQueue {
+  private var last: Task<Secret?, Never>?
+
+  func ask(_ question: @escaping @Sendable () async -> Secret?) async -> Secret? {
+    let before = last
+    let task = Task {
+      _ = await before?.value
+      return await question()
+    }
+    last = task
+    return await task.value
+  }
 }
 
 /// Opens a private key once, asking for its passphrase if it has one.
 actor KeyOpener {
+  /// As often as ssh(1) asks.
+  private static let attempts = 3
+
   let file: PrivateKeyFile
   let name: String
   let passphrase: (@Sendable (String) async -> Secret?)?
+  let queue: QuestionQueue
   private var opening: Task<Result<PrivateKey, SSHError>, Never>?
 
-  init(file: PrivateKeyFile, name: String, passphrase: (@Sendable (String) async -> Secret?)?) {
+  init(
+    file: PrivateKeyFile, name: String, passphrase: (@Sendable (String) async -> Secret?)?, queue: QuestionQueue
+  ) {
     self.file = file
     self.name = name
     self.passphrase = passphrase
+    self.queue = queue
   }
 
-  /// - Parameter clock: stands while a person is asked, whoever it was that asked.
-  func open(_ clock: PersonClock) async -> Result<PrivateKey, SSHError> {
+  /// Whoever else waits for the same key gets the same answer.
+  func open() async -> Result<PrivateKey, SSHError> {
     let task = opening ?? Task { await openNow() }
     opening = task
-    guard file.isEncrypted else { return await task.value }
-    let start = monotonicSeconds()
-    clock.asking = true
-    let result = await task.value
-    clock.asking = false
-    clock.seconds += monotonicSeconds() - start
-    return result
+    return await task.value
   }
 
   private func openNow() async -> Result<PrivateKey, SSHError> {
-    var given: [UInt8]?
-    if file.isEncrypted {
-      guard let secret = await passphrase?(name) else {
-        return .failure(SSHError(.passphraseNeeded, "the key \(name) is encrypted, and its passphrase wasn't given"))
-      }
-      given = Array(secret.reveal().utf8)
+    guard file.isEncrypted else { return await open(with: nil) }
+    guard let passphrase else { return .failure(Self.describe(.passphrase, name)) }
+    var result: Result<PrivateKey, SSHError> = .failure(Self.describe(.passphrase, name))
+    for _ in 0..<Self.attempts {
+      guard let secret = await queue.ask({ [name] in await passphrase(name) }) else { return result }
+      result = await open(with: Array(secret.reveal().utf8))
+      guard case .failure(let fault) = result, fault.code == .passphraseNeeded else { return result }
     }
-    let result = await offLoop { [file, given] in
+    return result
+  }
+
+  private func open(with given: [UInt8]?) async -> Result<PrivateKey, SSHError> {
+    let result = await offLoop { [file] in
       Result { () throws(PrivateKeyFile.Fault) in try file.open(passphrase: given) }
     }
     switch result {

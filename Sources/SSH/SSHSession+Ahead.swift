@@ -14,7 +14,8 @@ extension SSHSession {
     case opened(ChannelState)
   }
 
-  /// What is left of the handshake: the answer to the request for the service.
+  /// What is left of the handshake: the answer to the request for the service. To be called before whatever else reads: once it waits, libssh2 looks for
+  /// that answer only in what it reads itself (_libssh2_packet_require).
   func continueHandshake() throws(SSHError) {
     guard isShakingHands, let raw else { return }
     let status = libssh2_session_handshake(raw, max(0, wire.descriptor))

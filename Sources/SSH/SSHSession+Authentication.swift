@@ -22,8 +22,11 @@ private struct Offer: Sendable {
 /// One signature on its way: libssh2 asks for it in a callback that may say "again".
 private final class Signature: @unchecked Sendable {  // confined to the loop's thread
   var request: [UInt8]?
-  var isAsked = false
+  /// When it was asked for; nil: not yet.
+  var askedAt: Double?
   var result: Result<[UInt8], SSHError>?
+  /// libssh2 has it, and with that sends it.
+  var isGiven = false
 }
 
 extension SSHSession {
@@ -32,13 +35,14 @@ extension SSHSession {
 
   /// Offers keys until one is accepted. Returns the seconds that a person took for passphrases.
   func authenticate(until deadline: Double) async throws(SSHError) -> Double {
-    let clock = PersonClock()
     var faults: [SSHError] = []
-    let offers = await self.offers(clock, &faults)
+    let start = monotonicSeconds()
+    let offers = await self.offers(&faults)
+    ownSeconds = monotonicSeconds() - start
     var refused: [String] = []
     for offer in offers.prefix(Self.offerLimit) {
       let outcome: Attempt
-      do { outcome = try await attempt(offer, clock, deadline) } catch {
+      do { outcome = try await attempt(offer, deadline) } catch {
         // After too many tries sshd just closes.
         guard error.code == .connectionLost, !refused.isEmpty else { throw error }
         throw authenticationError(refused, faults, "then the host closed the connection")
@@ -46,7 +50,7 @@ extension SSHSession {
       switch outcome {
       case .accepted:
         try await finishHandshake(until: deadline)
-        return clock.seconds
+        return ownSeconds
       case .refused: refused.append(offer.name)
       case .unsigned(let fault): faults.append(fault)
       }
@@ -77,7 +81,7 @@ extension SSHSession {
     case unsigned(SSHError)
   }
 
-  private func attempt(_ offer: Offer, _ clock: PersonClock, _ deadline: Double) async throws(SSHError) -> Attempt {
+  private func attempt(_ offer: Offer, _ deadline: Double) async throws(SSHError) -> Attempt {
     measured.roundTrips += 1
     let signature = Signature()
     // libssh2 1.10 would sign RSA with SHA-1 under the name that stands in the blob; a blob that says rsa-sha2-512 is taken by sshd
@@ -95,23 +99,31 @@ extension SSHSession {
       let status = withExtendedLifetime(signature) {
         libssh2_userauth_publickey(raw, user, blob, blob.count, signCallback, &context)
       }
-      if status == LIBSSH2_ERROR_EAGAIN, case .success? = signature.result { askAhead() }
+      if status == LIBSSH2_ERROR_EAGAIN, signature.isGiven { askAhead() }
       settle()
       if status == 0 { return .accepted }
       if status != LIBSSH2_ERROR_EAGAIN { return try judge(status, signature) }
-      if let request = signature.request, !signature.isAsked {
-        signature.isAsked = true
+      if let request = signature.request, signature.askedAt == nil {
+        signature.askedAt = monotonicSeconds()
         measured.roundTrips += 1
         let algorithm = Self.algorithm(in: request)
         Task { [weak self] in
-          signature.result = await offer.sign(request, algorithm)
-          await self?.wakeAll()
+          let result = await offer.sign(request, algorithm)
+          await self?.take(result, for: signature)
         }
       }
       // One of the three may have read what another waits for.
       if wire.consumed != before { continue }
-      try await parkOrThrow(until: deadline + clock.seconds + (clock.asking ? 600 : 0), "authentication")
+      // While a person types, or an agent asks one, it isn't the host that is waited for.
+      let isSigning = signature.askedAt != nil && signature.result == nil
+      try await parkOrThrow(until: deadline + ownSeconds + (isSigning ? 600 : 0), "authentication")
     }
+  }
+
+  private func take(_ result: Result<[UInt8], SSHError>, for signature: Signature) {
+    signature.result = result
+    ownSeconds += monotonicSeconds() - (signature.askedAt ?? monotonicSeconds())
+    wakeAll()
   }
 
   private func judge(_ status: Int32, _ signature: Signature) throws(SSHError) -> Attempt {
@@ -141,11 +153,11 @@ extension SSHSession {
   // MARK: Which keys
 
   /// Explicit key texts first; then what the agent has of the configured files; the rest of the agent; the files themselves.
-  private func offers(_ clock: PersonClock, _ faults: inout [SSHError]) async -> [Offer] {
+  private func offers(_ faults: inout [SSHError]) async -> [Offer] {
     var first: [Offer] = []
     var files: [Offer] = []
     for identity in configuration.identities {
-      switch await offer(identity, clock) {
+      switch await offer(identity) {
       case .success(let offer)?:
         if case .key = identity { first.append(offer) } else { files.append(offer) }
       case .failure(let fault)?: faults.append(fault)
@@ -185,7 +197,7 @@ extension SSHSession {
   }
 
   /// nil: a file that isn't there (ssh -G lists the default names whether they exist or not).
-  private func offer(_ identity: SSHIdentity, _ clock: PersonClock) async -> Result<Offer, SSHError>? {
+  private func offer(_ identity: SSHIdentity) async -> Result<Offer, SSHError>? {
     let name: String
     let text: [UInt8]
     var publicBlob: [UInt8]?
@@ -213,20 +225,22 @@ extension SSHSession {
     }
     do throws(PrivateKeyFile.Fault) {
       let file = try PrivateKeyFile(text)
-      let fresh = KeyOpener(file: file, name: name, passphrase: configuration.passphrase)
+      let fresh = KeyOpener(
+        file: file, name: name, passphrase: configuration.passphrase,
+        queue: configuration.cache?.questions ?? QuestionQueue())
       let opener = configuration.cache?.opener(of: text, name: name, else: fresh) ?? fresh
       let blob: [UInt8]
       if let known = file.publicBlob ?? publicBlob {
         blob = known
       } else {
-        switch await opener.open(clock) {
+        switch await opener.open() {
         case .success(let key): blob = key.publicBlob
         case .failure(let fault): return .failure(fault)
         }
       }
       return .success(
         Offer(name: name, blob: blob) { data, algorithm in
-          switch await opener.open(clock) {
+          switch await opener.open() {
           case .failure(let fault): return .failure(fault)
           case .success(let key):
             return key.sign(data, algorithm: algorithm).map { .success($0) }
@@ -252,6 +266,7 @@ private let signCallback:
       return LIBSSH2_ERROR_EAGAIN
     case .failure: return -1
     case .success(let bytes)?:
+      signature.isGiven = true
       // libssh2 frees it with the session's own function.
       guard let copy = libssh2Allocate(bytes.count) else { return -1 }
       bytes.withUnsafeBytes { copy.copyMemory(from: $0.baseAddress!, byteCount: bytes.count) }

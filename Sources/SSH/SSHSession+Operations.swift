@@ -70,6 +70,7 @@ extension SSHSession {
 
   /// The channel that was asked for ahead, or another one.
   private func sessionChannel(_ what: String) async throws(SSHError) -> ChannelState {
+    if let failure { throw failure }
     let ahead = firstChannel
     firstChannel = .unwanted
     switch ahead {

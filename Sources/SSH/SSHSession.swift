@@ -68,6 +68,8 @@ public actor SSHSession {
 
   /// libssh2's handshake isn't through: the service ssh-userauth is asked for, and not yet granted.
   var isShakingHands = false
+  /// Spent on keys, agents and passphrases while the host waited for us: not part of its deadline.
+  var ownSeconds = 0.0
   var firstChannel: FirstChannel
 
   var channels: [UInt64: ChannelState] = [:]
@@ -184,6 +186,7 @@ public actor SSHSession {
       channel.outgoing = []
       if channel.fault == nil { channel.fault = error }
     }
+    firstChannel = .unwanted  // freed with the session
     if let keepaliveTimer { loop.unschedule(keepaliveTimer) }
     keepaliveTimer = nil
     tunnelTask?.cancel()

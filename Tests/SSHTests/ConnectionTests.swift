@@ -1,5 +1,6 @@
 import Diagnostics
 import Foundation
+import Synchronization
 import Testing
 
 @testable import SSH
@@ -110,6 +111,49 @@ struct ConnectionTests {
         return nil
       }
       await fails(.authenticationFailed) { [configuration] in _ = try await SSHSession.connect(configuration) }
+    }
+  }
+
+  /// As ssh(1): three times. And a person takes what time it takes: it isn't the host's.
+  @Test func aPassphraseMayBeMistypedAndTakeItsTime() async throws {
+    try await withSSHD { sshd in
+      let answers = Mutex(["wrong", "worse", TestKeys.passphrase])
+      var configuration = try sshd.configuration(key: "id_encrypted")
+      configuration.connectTimeout = .seconds(2)
+      configuration.passphrase = { _ in
+        let answer = answers.withLock { $0.removeFirst() }
+        if answer == TestKeys.passphrase { try? await Task.sleep(for: .seconds(3)) }
+        return Secret(answer)
+      }
+      try await SSHSession.connect(configuration).close()
+      #expect(answers.withLock { $0.isEmpty })
+    }
+  }
+
+  @Test func oneKeyIsAskedForOnceAndOnePersonForOneThingAtATime() async throws {
+    try await withSSHD { sshd in
+      let asked = Mutex((names: [String](), now: 0, most: 0))
+      let cache = SSHCache()
+      try await withThrowingTaskGroup(of: Void.self) { group in
+        for number in 0..<6 {
+          var configuration = try sshd.configuration(key: number < 3 ? "id_encrypted" : "id_encrypted_cbc")
+          configuration.cache = cache
+          configuration.passphrase = { name in
+            asked.withLock {
+              $0.names.append(name)
+              $0.now += 1
+              $0.most = max($0.most, $0.now)
+            }
+            for _ in 0..<100 { await Task.yield() }
+            asked.withLock { $0.now -= 1 }
+            return Secret(TestKeys.passphrase)
+          }
+          group.addTask { [configuration] in try await SSHSession.connect(configuration).close() }
+        }
+        try await group.waitForAll()
+      }
+      #expect(asked.withLock { $0.names.sorted() } == ["id_encrypted", "id_encrypted_cbc"].map(TestKeys.file))
+      #expect(asked.withLock { $0.most } == 1)
     }
   }
 

@@ -21,11 +21,11 @@ import Testing
   @Test func filesAsDeliveredDecideNothing() throws {
     #expect(try !decides(system: Self.delivered))
     #expect(try !decides(system: Self.delivered, included: "Host *\n\tGSSAPIAuthentication yes\n"))
-    #expect(!OpenSSHFiles(home: "/nonexistent", system: "/nonexistent/ssh_config").mayDecide)
   }
 
   @Test(arguments: [
     "User deploy", "\tport=2222\n", "Match all", "Host bot\n  HostName 192.0.2.1", "PROXYJUMP bastion", "Include ~/x",
+    "Include /x/%u", "Include '/x'",
     "UserKnownHostsFile /x",
     "IdentityAgent none",
   ])
@@ -35,6 +35,10 @@ import Testing
   }
 
   @Test func filesOfOnesOwnAreAlwaysAsked() throws { #expect(try decides(system: Self.delivered, user: "")) }
+
+  @Test func filesThatStandElsewhereAreAsked() {
+    #expect(OpenSSHFiles(home: "/nonexistent", system: "/nonexistent/ssh_config").mayDecide)
+  }
 
   @Test func anIncludeOfItselfEnds() throws { #expect(try decides(system: "Include ssh_config\n")) }
 

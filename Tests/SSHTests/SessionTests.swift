@@ -296,6 +296,16 @@ struct SessionTests {
     }
   }
 
+  /// The channel that is asked for ahead is refused: whoever opens one is told, and the session lives.
+  @Test func aHostThatGrantsNoChannel() async throws {
+    try await withSSHD(extra: "MaxSessions 0") { sshd in
+      let session = try await sshd.connect()
+      for _ in 0..<2 { await fails(.channelOpenFailed) { _ = try await session.open("true") } }
+      #expect(await session.fault == nil)
+      await session.close()
+    }
+  }
+
   @Test func refusedChannel() async throws {
     try await withSSHD(extra: "MaxSessions 1") { sshd in
       let session = try await sshd.connect()

@@ -74,6 +74,34 @@ def test_a_command_that_fails_on_some_is_1_and_each_is_named_in_order(fleet):
     assert err.splitlines()[:2] == ["h2: exit status 3", "h4: exit status 3"] and "3 of 5 hosts done" in err
 
 
+def test_what_isnt_reached_in_time_isnt_begun(fleet):
+    fleet.hosts.use(500)
+    try:
+        status, out, err = fleet.run("--all-hosts", "--timeout", "2s", "--", fleet.mark, "word")
+    finally:
+        fleet.hosts.use(0)
+    assert status == 255 and err.count("the command wasn't begun") == 5 and not fleet.hosts.reached("word"), err
+
+
+def test_a_connection_and_a_command_cost_six_round_trips(fleet):
+    """Counted from outside, by what a longer line adds: 300 ms a round trip. TCP's own is the proxy's, and takes no time."""
+    def seconds(round_trip):
+        fleet.hosts.use(round_trip)
+        found = []
+        for _ in range(3):
+            began = time.monotonic()
+            status, out, err = fleet.run("h1", "--", fleet.mark, "word")
+            found.append(time.monotonic() - began)
+            assert (status, out) == (0, "word\n"), err
+        return min(found)
+
+    try:
+        trips = (seconds(300) - seconds(0)) / 0.3
+    finally:
+        fleet.hosts.use(0)
+    assert 4.5 < trips < 5.6, trips
+
+
 def test_fail_fast_begins_on_no_further_host(fleet):
     lose(fleet, "h2")
     status, out, err = fleet.run("--all-hosts", "--parallel", "1", "--fail-fast", "--", fleet.mark, "word")
