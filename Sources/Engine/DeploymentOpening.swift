@@ -10,8 +10,8 @@ extension DeploymentRun {
       asking: beforehand + Preparation.questions(preparation.paths, withPrevious: request.isRollback))
     self.attachment = attachment
     await attachment.expectLog(nonce: request.nonce)
-    // The channel, and the command on it, which asks what is true now; then the lock.
-    roundTrips += 2
+    // The command, which asks what is true now (its channel was opened with the authentication); then the lock.
+    roundTrips += 1
     try await look(attachment)
   }
 

@@ -395,7 +395,7 @@ public struct CommandTimings: Sendable, Equatable, Codable {
   public var host: String
   /// Nil: no connection was made.
   public var connect: ConnectTimings?
-  /// After authentication: the channel, the command on it, then each exchange that was waited for.
+  /// After authentication, which brings a channel along: the command on it, then each exchange that was waited for.
   public var roundTrips: Int
   /// In all, with the connection.
   public var seconds: Double
@@ -403,7 +403,7 @@ public struct CommandTimings: Sendable, Equatable, Codable {
   public init(host: String, connect: ConnectTimings?, flights: Int, seconds: Double) {
     self.host = host
     self.connect = connect
-    roundTrips = 2 + flights
+    roundTrips = 1 + flights
     self.seconds = seconds
   }
 }

@@ -28,7 +28,7 @@ import Testing
     await host.set { $0.reports = ["time": ["changes": "[]"], "firewall": ["changes": "[]"]] }
     let (summary, plan) = try await run(host)
     #expect(summary.exitStatus == 0 && summary.number == nil && plan?.isEmpty == true)
-    #expect(summary.roundTrips == 3)
+    #expect(summary.roundTrips == 2)
     let messages = await host.messages
     #expect(!messages.contains { $0.hasPrefix("open") || $0.hasPrefix("steps") })
   }

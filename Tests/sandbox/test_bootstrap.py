@@ -8,7 +8,7 @@ import pytest
 
 from conftest import fresh_machine, outside_network, open_ports, sandbox
 
-ROUND_TRIPS = 6
+ROUND_TRIPS = 5
 FROM_BARE = 90  # s from root's key to the bot's first answer, but for what the mirror takes
 RISKY = ["user", "ssh-hardening", "firewall"]
 

@@ -98,12 +98,12 @@ def reported(result) -> int:
     return last["summary"]["round_trips"]
 
 
-# Today's numbers; more need a reason. The channel, its command (which asks what is true now), the lock, with the steps to describe; what Compose made of them,
+# Today's numbers; more need a reason. The command (its channel came with the authentication; it asks what is true now), the lock, with the steps to describe; what Compose made of them,
 # the images, and the rest of the steps (or the end, where there is nothing to do). A rollback sends all steps with the request for the lock.
-DEPLOY = 6
-ROLLBACK = 3
-STATUS = 2
-PLAN = 7
+DEPLOY = 5
+ROLLBACK = 2
+STATUS = 1
+PLAN = 6
 
 
 def test_deploy_reports_what_is_seen_from_outside(line):
@@ -117,13 +117,13 @@ def test_deploy_reports_what_is_seen_from_outside(line):
 def test_deploy_and_rollback_stay_within_their_bounds(running):
     plain = running.deploy("v1.1.0", "--timings", "--output", "plain").expect(0)
     shown = re.search(r"round trips +(\d+)", plain.out)
-    assert shown and 3 < int(shown[1]) <= DEPLOY, plain.out
+    assert shown and 2 < int(shown[1]) <= DEPLOY, plain.out
     rollback = running.run("rollback", "prod", "--yes", "--timings", "--json").expect(0)
-    assert 3 <= reported(rollback) <= ROLLBACK
+    assert 2 <= reported(rollback) <= ROLLBACK
 
 
 @pytest.mark.parametrize(("arguments", "status", "bound"), [(("status", "prod"), 0, STATUS), (("plan", "prod", "v1.1.0"), 2, PLAN)], ids=["status", "plan"])
 def test_reading_commands_stay_within_their_bounds(line, arguments, status, bound):
     """They don't report round trips: their bounds hold from outside."""
     seen, results = from_outside(line, 2, *arguments, status=status)
-    assert 1 < seen <= bound + 1, (seen, [result.seconds for result in results])
+    assert 0.5 < seen <= bound + 1, (seen, [result.seconds for result in results])
