@@ -7,6 +7,7 @@ import base64
 import io
 import os
 import re
+import shutil
 import signal
 import subprocess
 import tarfile
@@ -125,7 +126,7 @@ class Tracer:
         self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         deadline = time.monotonic() + 20
         tracer = f"TracerPid:\t{self.process.pid}\n"
-        while not all(tracer in Path(f"/proc/{pid}/status").read_text() for pid in pids):
+        while not all(tracer in status_of(pid, tracer) for pid in pids):
             assert self.process.poll() is None and time.monotonic() < deadline, pids
             time.sleep(0.05)
 
@@ -133,6 +134,14 @@ class Tracer:
         self.process.send_signal(signal.SIGINT)
         self.process.communicate(timeout=30)
         return self.output.read_text()
+
+
+def status_of(pid: str, otherwise: str) -> str:
+    """What the kernel says of it; of one that has ended meanwhile nothing is left to see."""
+    try:
+        return Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return otherwise
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +164,11 @@ def story(project, tmp_path_factory):
     playbook.write_text(text)
     assert "migration-leak-end" in text and "leak.sh" in text and "stable: 1s" in text
 
+    # An ssh of the user's own on the PATH is asked for its configuration, so that the client has a child.
+    (folder / "programs").mkdir()
+    (folder / "programs/ssh").symlink_to(shutil.which("ssh"))
+    path = f"{folder}/programs:{os.environ['PATH']}"
+
     tracers = [Tracer(project, folder / "host-1", "systemd", "sshd")]
     traced = 0
 
@@ -165,7 +179,7 @@ def story(project, tmp_path_factory):
         began = time.monotonic()
         words = strace(output, "--seccomp-bpf", str(BINARY), *arguments)
         process = subprocess.run(
-            words, cwd=project.folder, env=project.env(**more), stdin=subprocess.DEVNULL, capture_output=True, timeout=150)
+            words, cwd=project.folder, env=project.env(PATH=path, **more), stdin=subprocess.DEVNULL, capture_output=True, timeout=150)
         out, err = process.stdout.decode(), process.stderr.decode()
         story.views[name] = Result(process.returncode, out, err, time.monotonic() - began).expect(status)
         story.client_trace += output.read_text()
