@@ -54,9 +54,8 @@ actor FleetReport {
     switch ending {
     case .exit(.status(let status)): members.append(("status", .int(status)))
     case .exit(.signal(let name, _, _)): members.append(("signal", .string(name)))
-    case .exit(.missing): members.append(("status", .null))
     case .fault(let error): members.append(("problem", jsonValue(of: ProblemDocument(error))))
-    case .notBegun: break
+    case .exit(.missing), .notBegun: break
     }
     event("host_ended", members)
   }

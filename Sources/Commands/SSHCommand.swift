@@ -91,7 +91,7 @@ struct SSHCommand: AsyncParsableCommand {
     let end = deadline.map { ContinuousClock.now + $0 }
     func rest() -> Duration? { end.map { max(.zero, $0 - .now) } }
     var isBegun = false
-    var ending: Fleet.Ending
+    let ending: Fleet.Ending
     do {
       let session = try await connector.connect()
       if rest() == .zero { throw SSHError(.timeout, "not reached in time") }

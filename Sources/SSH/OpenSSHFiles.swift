@@ -6,8 +6,8 @@
   import Darwin
 #endif
 
-/// Whether ssh's own configuration files have anything to say about a connection. To ask `ssh -G` costs a process per host: where the files are
-/// missing, or as a distribution ships them, its answer is known.
+/// Whether ssh's own configuration files have anything to say about a connection. To ask `ssh -G` costs a process per host: where the user has
+/// none, and the system's are as a distribution ships them, its answer is known.
 public struct OpenSSHFiles: Sendable {
   public var user: String
   public var system: String

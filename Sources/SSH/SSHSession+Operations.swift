@@ -4,7 +4,7 @@ extension SSHSession {
   static let window: UInt32 = 2 << 20
   static let packet: UInt32 = 32768
 
-  /// Starts a remote command by the user's login shell. Two round trips.
+  /// Starts a remote command by the user's login shell. Two round trips, the first one on a session one: its channel was asked for ahead.
   ///
   /// - Parameter deadline: for the host's consent; not for the command.
   /// - Throws: `channelOpenFailed` (MaxSessions, say), `timeout`, `connectionLost`, `cancelled`.

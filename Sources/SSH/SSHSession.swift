@@ -70,6 +70,7 @@ public actor SSHSession {
   var isShakingHands = false
   /// Spent on keys, agents and passphrases while the host waited for us: not part of its deadline.
   var ownSeconds = 0.0
+  /// What became of the channel that is asked for ahead (SSHSession+Ahead.swift).
   var firstChannel: FirstChannel
 
   var channels: [UInt64: ChannelState] = [:]
